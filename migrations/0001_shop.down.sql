@@ -1,0 +1,9 @@
+DROP TABLE writer_turn;
+DROP TABLE writers;
+DROP TABLE idempotency_keys;
+DROP TABLE history;
+DROP TABLE inventory;
+DROP TABLE merch;
+DROP TABLE balance;
+DROP TABLE users;
+DROP SEQUENCE users_id_seq;

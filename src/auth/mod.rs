@@ -1,0 +1,4 @@
+//! Who is asking: passwords and tokens. Nothing here knows of databases or HTTP.
+
+pub mod password;
+pub mod token;

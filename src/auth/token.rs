@@ -1,0 +1,107 @@
+//! Tokens: JWT, HS256 and nothing else.
+
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::shop::{AccountId, Username};
+
+/// `iss` of every token.
+pub const ISSUER: &str = "merch-store";
+/// `aud` of every token.
+pub const AUDIENCE: &str = "merch-store-api";
+
+/// Issues tokens with the newest key and accepts those of all live keys.
+pub struct Tokens {
+    current: (String, EncodingKey),
+    live: Vec<(String, DecodingKey)>,
+    ttl: Duration,
+    validation: Validation,
+}
+
+/// Whom a valid token speaks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub account: AccountId,
+    pub username: Username,
+}
+
+/// The token does not say who is asking: malformed, expired, or not one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the token is not valid")]
+pub struct InvalidToken;
+
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    /// The username.
+    sub: String,
+    /// The account's number, which spares a look-up by name.
+    uid: i64,
+    iat: u64,
+    exp: u64,
+}
+
+impl Tokens {
+    /// Tokens that are signed with `secret` and live for `ttl`; during a rotation those
+    /// signed with `previous` stay valid too.
+    pub fn new(secret: &SecretString, previous: Option<&SecretString>, ttl: Duration) -> Tokens {
+        let mut validation = Validation::new(Algorithm::HS256);
+        validation.set_required_spec_claims(&["iss", "aud", "sub", "exp"]);
+        validation.set_issuer(&[ISSUER]);
+        validation.set_audience(&[AUDIENCE]);
+        validation.leeway = 0;
+        let live = std::iter::once(secret)
+            .chain(previous)
+            .map(|secret| (key_id(secret), DecodingKey::from_secret(bytes(secret))))
+            .collect();
+        Tokens {
+            current: (key_id(secret), EncodingKey::from_secret(bytes(secret))),
+            live,
+            ttl,
+            validation,
+        }
+    }
+
+    /// A token for `identity`, issued `now` (time since the Unix epoch).
+    pub fn issue(&self, identity: &Identity, now: Duration) -> String {
+        let (kid, key) = &self.current;
+        let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
+        let claims = Claims {
+            iss: ISSUER.into(),
+            aud: AUDIENCE.into(),
+            sub: identity.username.to_string(),
+            uid: identity.account.0,
+            iat: now.as_secs(),
+            exp: (now + self.ttl).as_secs(),
+        };
+        jsonwebtoken::encode(&header, &claims, key).expect("claims are plain JSON")
+    }
+
+    /// Whom `token` speaks for. The key is chosen by `kid` alone, the algorithm by us.
+    pub fn verify(&self, token: &str) -> Result<Identity, InvalidToken> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken)?;
+        let kid = header.kid.ok_or(InvalidToken)?;
+        let (_, key) = self.live.iter().find(|(live, _)| *live == kid).ok_or(InvalidToken)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, key, &self.validation)
+            .map_err(|_| InvalidToken)?
+            .claims;
+        let username = Username::parse(&claims.sub).map_err(|_| InvalidToken)?;
+        Ok(Identity { account: AccountId(claims.uid), username })
+    }
+}
+
+/// A key's public name: enough of a digest to tell two keys apart, and no help in guessing
+/// a secret that is as long as ours must be.
+fn key_id(secret: &SecretString) -> String {
+    let digest = Sha256::new().chain_update(b"merch-store kid").chain_update(bytes(secret));
+    digest.finalize()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(secret: &SecretString) -> &[u8] {
+    secret.expose_secret().as_bytes()
+}

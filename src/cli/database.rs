@@ -1,0 +1,70 @@
+//! The database that a command works on: the one that was named, or the private one.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use indicatif::ProgressBar;
+use secrecy::ExposeSecret;
+
+use crate::config::Config;
+use crate::data_folder::{DataFolder, DataFolderError};
+use crate::private_postgres::PrivatePostgres;
+use crate::storage::DatabaseOptions;
+
+/// A PostgreSQL of our own, and the folder that it lives in.
+pub struct OwnDatabase {
+    pub folder: DataFolder,
+    pub postgres: PrivatePostgres,
+}
+
+impl OwnDatabase {
+    /// Takes the data folder and starts the private PostgreSQL in it.
+    pub async fn start(data_dir: &Path) -> anyhow::Result<OwnDatabase> {
+        let folder = DataFolder::take(data_dir)?;
+        let progress = spinner("starting the private PostgreSQL");
+        let postgres = PrivatePostgres::start(&folder).await?;
+        progress.finish_and_clear();
+        Ok(OwnDatabase { folder, postgres })
+    }
+}
+
+/// A tool's database. A private one that a running shop owns is shared with that shop;
+/// otherwise it is started, and stopped by [`ToolDatabase::close`].
+pub struct ToolDatabase {
+    pub options: DatabaseOptions,
+    own: Option<OwnDatabase>,
+}
+
+impl ToolDatabase {
+    pub async fn open(config: &Config) -> anyhow::Result<ToolDatabase> {
+        if let Some(url) = &config.database.url {
+            let options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
+            return Ok(ToolDatabase { options, own: None });
+        }
+        let (url, own) = match OwnDatabase::start(&config.data_dir).await {
+            Ok(own) => (own.postgres.url(), Some(own)),
+            Err(error) => {
+                let taken = matches!(error.downcast_ref(), Some(DataFolderError::Taken { .. }));
+                match PrivatePostgres::url_of_running(&config.data_dir) {
+                    Some(url) if taken => (url, None),
+                    _ => return Err(error),
+                }
+            }
+        };
+        Ok(ToolDatabase { options: DatabaseOptions::from_url(&url)?, own })
+    }
+
+    pub async fn close(self) {
+        if let Some(own) = self.own {
+            own.postgres.stop().await;
+        }
+    }
+}
+
+/// Shows that something is going on; at a terminal only.
+pub fn spinner(message: &'static str) -> ProgressBar {
+    let spinner = ProgressBar::new_spinner().with_message(message);
+    spinner.enable_steady_tick(Duration::from_millis(100));
+    spinner
+}

@@ -1,0 +1,105 @@
+//! The command line: one file a subcommand, each the place where its world is put together.
+
+mod audit;
+mod database;
+mod migrate;
+mod openapi;
+mod seed;
+pub mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::Config;
+use crate::telemetry;
+
+/// A company's internal merch shop: coins, thanks and hoodies.
+///
+/// Without a subcommand it serves. Without a configuration it starts a private PostgreSQL,
+/// keeps its data below ./data, and answers on http://localhost:8080.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: serve::ServeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  merch-store                                  start a shop, with nothing set up
+  merch-store --address 0.0.0.0:80             the same, for everybody to reach
+  merch-store serve --config /etc/merch.toml   a replica, configured by a file
+  merch-store audit                            prove that no coin was lost
+
+Every setting can be given in a file or in the environment: see config/default.toml, or
+print it with `merch-store serve --show-config`.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the shop (the default).
+    Serve(serve::ServeArgs),
+    /// Change the database's schema, or look at its state.
+    Migrate(migrate::MigrateArgs),
+    /// Create users user1 to userN, all alike, for load tests.
+    Seed(seed::SeedArgs),
+    /// Prove that no coin was lost or minted.
+    Audit(audit::AuditArgs),
+    /// Print the API as an OpenAPI 3.1 document.
+    Openapi(openapi::OpenapiArgs),
+}
+
+/// Settings that every subcommand knows.
+#[derive(Args, Debug)]
+struct Common {
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The data folder of a shop with a private PostgreSQL [data_dir].
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+    /// Use this PostgreSQL; MERCH__DATABASE__URL keeps its password out of sight
+    /// [database.url].
+    #[arg(long, value_name = "URL")]
+    database_url: Option<String>,
+}
+
+impl Common {
+    /// The settings, with `flags` (pairs of a key and its value) on top.
+    fn load(
+        &self,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Config> {
+        let data_dir = self.data_dir.as_ref().map(|path| path.display().to_string());
+        let common = [
+            data_dir.map(|path| ("data_dir", path)),
+            self.database_url.clone().map(|url| ("database.url", url)),
+        ];
+        Ok(Config::load(self.config.as_deref(), common.into_iter().flatten().chain(flags))?)
+    }
+
+    /// The settings for a command that is not a server: it logs only what went wrong.
+    fn load_for_tool(&self) -> anyhow::Result<Config> {
+        let mut config = self.load([])?;
+        if config.log.level == "info" {
+            config.log.level = "warn".into();
+        }
+        telemetry::start_logging(&config.log)?;
+        Ok(config)
+    }
+}
+
+/// Runs the command that the arguments name.
+pub async fn run() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Seed(args) => seed::run(args).await,
+        Command::Audit(args) => audit::run(args).await,
+        Command::Openapi(args) => openapi::run(args),
+    }
+}

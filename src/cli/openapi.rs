@@ -1,0 +1,19 @@
+//! `merch-store openapi`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::http;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store openapi > openapi.json
+  merch-store openapi | jq '.paths | keys'")]
+pub struct OpenapiArgs {}
+
+pub fn run(_: OpenapiArgs) -> anyhow::Result<ExitCode> {
+    println!("{}", http::openapi().to_pretty_json()?);
+    Ok(ExitCode::SUCCESS)
+}

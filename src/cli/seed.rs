@@ -1,0 +1,77 @@
+//! `merch-store seed`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Context;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use secrecy::SecretString;
+
+use crate::auth::password::{self, Password};
+use crate::shop::Amount;
+use crate::storage::{Migrations, Seed};
+
+use super::Common;
+use super::database::ToolDatabase;
+
+/// Users in one transaction: enough to be fast, few enough to show progress.
+const CHUNK: u32 = 10_000;
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store seed
+  merch-store seed --users 100000 --coins 10000000 --password password
+
+Users that exist already are left as they are.")]
+pub struct SeedArgs {
+    /// How many users: user1 to userN.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    users: u32,
+    /// What each of them is granted.
+    #[arg(long, value_name = "COINS", default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
+    coins: i64,
+    /// The password of all of them.
+    #[arg(long, default_value = "password")]
+    password: SecretString,
+    #[command(flatten)]
+    common: Common,
+}
+
+pub async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
+    let started = Instant::now();
+    let config = args.common.load_for_tool()?;
+    let password = Password::parse(args.password).context("--password")?;
+    let coins = Amount::new(args.coins).context("--coins must be at least 1")?;
+    let hash = password::hash(&password);
+
+    let database = ToolDatabase::open(&config).await?;
+    let mut migrations = Migrations::connect(&database.options).await?;
+    migrations.up().await?;
+    migrations.close().await;
+
+    let mut seed = Seed::connect(&database.options).await?;
+    let progress = ProgressBar::new(args.users.into());
+    progress.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} users, {eta} left")?);
+    let mut created = 0;
+    let mut first = 1;
+    while first <= args.users {
+        let last = first.saturating_add(CHUNK - 1).min(args.users);
+        created += seed.users_insert_many(first, last, coins, &hash).await?;
+        progress.set_position(last.into());
+        let Some(next) = last.checked_add(1) else { break };
+        first = next;
+    }
+    progress.finish_and_clear();
+    seed.finish().await?;
+    database.close().await;
+
+    println!(
+        "created {created} users with {} coins each in {:.1} s; {} were there already",
+        args.coins,
+        started.elapsed().as_secs_f64(),
+        u64::from(args.users) - created,
+    );
+    Ok(ExitCode::SUCCESS)
+}

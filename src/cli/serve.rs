@@ -1,0 +1,276 @@
+//! `merch-store serve`: the shop, put together.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, interval, sleep};
+use uuid::Uuid;
+
+use crate::auth::password::Hasher;
+use crate::auth::token::Tokens;
+use crate::config::{Config, DEFAULTS};
+use crate::engine::{self, EngineOptions};
+use crate::http::{self, ServerOptions, Shop};
+use crate::lifecycle::{Ended, Lifecycle};
+use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
+use crate::telemetry;
+
+use super::Common;
+use super::database::{OwnDatabase, spinner};
+
+/// How long to wait at start for a database that is starting itself.
+const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often to forget what need not be remembered, and how much of it at a time.
+const PURGE_INTERVAL: Duration = Duration::from_secs(600);
+const PURGE_CHUNK: i64 = 1000;
+
+/// How often metrics fold what was recorded into their histograms.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store serve
+  merch-store serve --address 127.0.0.1:0 --data-dir /tmp/shop
+  MERCH__DATABASE__URL=postgres://merch:secret@db/shop \\
+  MERCH__AUTH__JWT_SECRET=$(openssl rand -hex 32) merch-store serve")]
+pub struct ServeArgs {
+    /// Where to listen, IP:PORT; port 0 takes any free one [http.address].
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<SocketAddr>,
+    /// Print the built-in settings, each with its explanation, and exit.
+    #[arg(long)]
+    show_config: bool,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// A shop that serves.
+pub struct Server {
+    address: SocketAddr,
+    lifecycle: Lifecycle,
+    database: Database,
+    own: Option<OwnDatabase>,
+    deadline: Duration,
+}
+
+pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+    if args.show_config {
+        print!("{DEFAULTS}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let address = args.address.map(|address| ("http.address", address.to_string()));
+    let config = args.common.load(address)?;
+    telemetry::start_logging(&config.log)?;
+
+    let server = Server::start(&config).await?;
+    server.lifecycle.end_on_signals()?;
+    println!("{}", server.banner());
+    Ok(match server.wait().await {
+        Ended::Cleanly => ExitCode::SUCCESS,
+        Ended::Badly => ExitCode::FAILURE,
+    })
+}
+
+impl Server {
+    /// Starts everything that `config` asks for; requests are answered when this returns.
+    pub async fn start(config: &Config) -> anyhow::Result<Server> {
+        telemetry::metrics();
+        // Before the database: a port that is taken should not cost a minute.
+        let listener = TcpListener::bind(config.http.address)
+            .await
+            .with_context(|| format!("cannot listen on {} (http.address)", config.http.address))?;
+        let address = listener.local_addr()?;
+
+        let (mut options, secret, own) = match (&config.database.url, &config.auth.jwt_secret) {
+            (Some(url), Some(secret)) => {
+                let url = url.expose_secret();
+                (DatabaseOptions::from_url(url).context("database.url")?, secret.clone(), None)
+            }
+            (Some(_), None) => anyhow::bail!("auth.jwt_secret is required with database.url"),
+            (None, secret) => {
+                let own = OwnDatabase::start(&config.data_dir).await?;
+                let secret = secret.clone().map_or_else(|| own.folder.secret(), Ok)?;
+                (DatabaseOptions::from_url(&own.postgres.url())?, secret, Some(own))
+            }
+        };
+        prepare_schema(&options, config.database.migrate).await?;
+
+        let lifecycle = Lifecycle::default();
+        options.max_connections = config.database.max_connections.get();
+        options.acquire_timeout = config.database.acquire_timeout;
+        options.statement_timeout = config.database.statement_timeout;
+        let database = Database::new(options.clone());
+        let writer = Writer::new(options, Uuid::new_v4());
+        let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
+        lifecycle.spawn("writer", writing);
+        lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
+        lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
+
+        let shop = Shop {
+            engine,
+            database: database.clone(),
+            hasher: hasher(config),
+            tokens: tokens(config, &secret),
+            lifecycle: lifecycle.clone(),
+            history_limit: config.info.history_limit,
+            body_limit: config.http.body_limit,
+            request_timeout: config.http.request_timeout,
+            access_log: config.log.access,
+        };
+        let server = ServerOptions {
+            header_limit: config.http.header_limit,
+            header_timeout: config.http.header_timeout,
+            max_connections: config.http.max_connections,
+            grace: config.shutdown.grace,
+        };
+        let serving = http::serve(listener, http::router(shop), server, lifecycle.clone());
+        lifecycle.spawn("http", serving);
+        let deadline = config.shutdown.grace + config.shutdown.deadline;
+        Ok(Server { address, lifecycle, database, own, deadline })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The handle by which it is asked to end.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Serves until it is asked to end, and then until everything is finished.
+    pub async fn wait(mut self) -> Ended {
+        let watching = async {
+            if let Some(own) = &mut self.own
+                && let Err(error) = own.postgres.keep_running(&self.lifecycle).await
+            {
+                tracing::error!(%error, "the private PostgreSQL does not come back");
+                self.lifecycle.fail();
+            }
+        };
+        let (ended, ()) = tokio::join!(self.lifecycle.wait(self.deadline), watching);
+        self.database.close().await;
+        if let Some(own) = self.own {
+            own.postgres.stop().await;
+        }
+        tracing::info!("stopped");
+        ended
+    }
+
+    /// What somebody who has just started it wants to know.
+    fn banner(&self) -> String {
+        let url = match self.address {
+            address if address.ip().is_loopback() || address.ip().is_unspecified() => {
+                format!("http://localhost:{}", address.port())
+            }
+            address => format!("http://{address}"),
+        };
+        let data = match &self.own {
+            Some(own) => format!(
+                "{} (private PostgreSQL {})",
+                own.folder.path().display(),
+                own.postgres.version()
+            ),
+            None => self.database.options().location(),
+        };
+        format!(
+            "merch-store {}\n  shop  {url}\n  docs  {url}/docs\n  data  {data}",
+            env!("CARGO_PKG_VERSION")
+        )
+    }
+}
+
+/// Brings the schema up to date, or makes sure that it is, waiting for a database that is
+/// still starting.
+async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Result<()> {
+    let progress = spinner("waiting for the database");
+    let deadline = Instant::now() + DATABASE_DEADLINE;
+    let mut migrations = loop {
+        match Migrations::connect(options).await {
+            Ok(migrations) => break migrations,
+            Err(StorageError::Unavailable(why)) if Instant::now() < deadline => {
+                tracing::warn!(why, "waiting for the database");
+                sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error).context("cannot reach the database"),
+        }
+    };
+    progress.finish_and_clear();
+    if migrate {
+        for version in migrations.up().await.context("cannot migrate the database")? {
+            tracing::info!(version, "migration applied");
+        }
+    } else {
+        let pending = migrations.status().await?;
+        let pending = pending.iter().filter(|it| it.state == MigrationState::Pending).count();
+        anyhow::ensure!(
+            pending == 0,
+            "{pending} migrations are pending; run `merch-store migrate up`, or set \
+             database.migrate"
+        );
+    }
+    migrations.close().await;
+    Ok(())
+}
+
+fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        queue_capacity: config.engine.queue_capacity.get(),
+        max_batch: config.engine.max_batch.get(),
+        max_attempts: config.engine.max_attempts.get(),
+        replay_deadline: config.engine.replay_deadline,
+        outcome_deadline: config.engine.outcome_deadline,
+    }
+}
+
+fn hasher(config: &Config) -> Hasher {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = match config.auth.hash_threads {
+        0 => cores,
+        threads => threads,
+    };
+    Hasher::new(threads, config.auth.hash_queue)
+}
+
+fn tokens(config: &Config, secret: &SecretString) -> Tokens {
+    Tokens::new(secret, config.auth.jwt_previous_secret.as_ref(), config.auth.token_ttl)
+}
+
+/// Forgets old idempotency keys and writers, a little at a time.
+async fn purge(database: Database, lifecycle: Lifecycle) {
+    let mut ticks = interval(PURGE_INTERVAL);
+    loop {
+        tokio::select! {
+            () = lifecycle.ending() => return,
+            _ = ticks.tick() => {}
+        }
+        let mut purged = database.writers_purge().await;
+        while purged.is_ok() && !lifecycle.is_ending() {
+            purged = database.idempotency_keys_purge(PURGE_CHUNK).await;
+            if matches!(purged, Ok(0)) {
+                break;
+            }
+        }
+        if let Err(error) = purged {
+            tracing::warn!(%error, "cannot purge now; trying again later");
+        }
+    }
+}
+
+async fn keep_metrics(lifecycle: Lifecycle) {
+    let mut ticks = interval(METRICS_INTERVAL);
+    loop {
+        tokio::select! {
+            () = lifecycle.ending() => return,
+            _ = ticks.tick() => telemetry::metrics().run_upkeep(),
+        }
+    }
+}

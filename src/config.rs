@@ -1,0 +1,287 @@
+//! Settings: the built-in defaults, then a file, then the environment, then flags.
+//!
+//! `config/default.toml` is the manual; the types here only say what is well-formed.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use config::{Environment, File, FileFormat};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+
+/// What is built in, with every key explained.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
+const MIN_SECRET_BYTES: usize = 32;
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub http: Http,
+    pub database: Database,
+    pub auth: Auth,
+    pub engine: Engine,
+    pub info: Info,
+    pub shutdown: Shutdown,
+    pub log: Log,
+    pub gateway: Gateway,
+    pub limits: Limits,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Http {
+    pub address: SocketAddr,
+    pub body_limit: usize,
+    pub header_limit: usize,
+    #[serde(rename = "header_timeout_ms", deserialize_with = "milliseconds")]
+    pub header_timeout: Duration,
+    #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
+    pub request_timeout: Duration,
+    pub max_connections: NonZeroUsize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    #[serde(deserialize_with = "secret_unless_empty")]
+    pub url: Option<SecretString>,
+    pub max_connections: NonZeroU32,
+    #[serde(rename = "acquire_timeout_ms", deserialize_with = "milliseconds")]
+    pub acquire_timeout: Duration,
+    #[serde(rename = "statement_timeout_ms", deserialize_with = "milliseconds")]
+    pub statement_timeout: Duration,
+    pub migrate: bool,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    #[serde(deserialize_with = "secret_unless_empty")]
+    pub jwt_secret: Option<SecretString>,
+    #[serde(deserialize_with = "secret_unless_empty")]
+    pub jwt_previous_secret: Option<SecretString>,
+    #[serde(rename = "token_ttl_s", deserialize_with = "seconds")]
+    pub token_ttl: Duration,
+    pub hash_threads: usize,
+    pub hash_queue: usize,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    pub queue_capacity: NonZeroUsize,
+    pub max_batch: NonZeroUsize,
+    pub max_attempts: NonZeroU32,
+    #[serde(rename = "replay_deadline_ms", deserialize_with = "milliseconds")]
+    pub replay_deadline: Duration,
+    #[serde(rename = "outcome_deadline_ms", deserialize_with = "milliseconds")]
+    pub outcome_deadline: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Info {
+    pub history_limit: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shutdown {
+    #[serde(rename = "grace_ms", deserialize_with = "milliseconds_or_none")]
+    pub grace: Duration,
+    #[serde(rename = "deadline_ms", deserialize_with = "milliseconds")]
+    pub deadline: Duration,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    pub level: String,
+    pub format: LogFormat,
+    pub access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Pretty,
+    Json,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    pub address: SocketAddr,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    pub capacity: u32,
+    pub rate_per_sec: u32,
+}
+
+/// A setting that cannot be; `Display` names its key and is meant for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidConfig(String);
+
+impl InvalidConfig {
+    /// The value of `key` cannot be, because of `why`.
+    pub fn new(key: &str, why: impl std::fmt::Display) -> InvalidConfig {
+        InvalidConfig(format!("{key}: {why}"))
+    }
+}
+
+impl Config {
+    /// Reads the settings; `overrides` are flags, as pairs of a key and its value.
+    pub fn load(
+        file: Option<&Path>,
+        overrides: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Config, InvalidConfig> {
+        let environment = Environment::with_prefix("MERCH").prefix_separator("__").separator("__");
+        Config::from_sources(file, environment, overrides)
+    }
+
+    fn from_sources(
+        file: Option<&Path>,
+        environment: Environment,
+        overrides: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Config, InvalidConfig> {
+        let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
+        let mut layers = config::Config::builder().add_source(defaults);
+        if let Some(file) = file {
+            layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+        }
+        layers = layers.add_source(environment);
+        for (key, value) in overrides {
+            layers = layers.set_override(key, value).map_err(invalid)?;
+        }
+        let config: Config =
+            layers.build().and_then(config::Config::try_deserialize).map_err(invalid)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), InvalidConfig> {
+        let secrets = [
+            ("auth.jwt_secret", &self.auth.jwt_secret),
+            ("auth.jwt_previous_secret", &self.auth.jwt_previous_secret),
+        ];
+        for (key, secret) in secrets {
+            if secret.as_ref().is_some_and(|it| it.expose_secret().len() < MIN_SECRET_BYTES) {
+                return Err(InvalidConfig(format!(
+                    "{key} must be at least {MIN_SECRET_BYTES} bytes long; \
+                     `openssl rand -hex 32` makes a good one"
+                )));
+            }
+        }
+        if self.database.url.is_some() && self.auth.jwt_secret.is_none() {
+            return Err(InvalidConfig(
+                "auth.jwt_secret is required with database.url, so that replicas accept each \
+                 other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
+                 good one"
+                    .into(),
+            ));
+        }
+        if self.info.history_limit == 0 {
+            return Err(InvalidConfig("info.history_limit must be at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
+fn invalid(error: config::ConfigError) -> InvalidConfig {
+    InvalidConfig(error.to_string())
+}
+
+fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    NonZeroU64::deserialize(value).map(|number| Duration::from_millis(number.get()))
+}
+
+fn milliseconds_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_millis)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    NonZeroU64::deserialize(value).map(|number| Duration::from_secs(number.get()))
+}
+
+fn secret_unless_empty<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(environment: &[(&str, &str)], file: Option<&str>) -> Result<Config, String> {
+        let variables = environment.iter().map(|(key, value)| (key.to_string(), value.to_string()));
+        let source = Environment::with_prefix("MERCH")
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(variables.collect()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = file.map(|text| {
+            let path = directory.path().join("shop.toml");
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        Config::from_sources(path.as_deref(), source, []).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_environment_beats_the_file_and_the_file_beats_the_defaults() {
+        let file = "[engine]\nmax_batch = 7\n[log]\nlevel = 'debug'\n";
+        let config = load(&[("MERCH__LOG__LEVEL", "warn")], Some(file)).unwrap();
+        assert_eq!(config.log.level, "warn");
+        assert_eq!(config.engine.max_batch.get(), 7);
+        assert_eq!(config.engine.queue_capacity.get(), 2048);
+    }
+
+    #[test]
+    fn a_setting_keeps_every_character_it_was_given() {
+        let secret = "0123456789012345678901234567890123456789";
+        let config = load(&[("MERCH__AUTH__JWT_SECRET", secret)], None).unwrap();
+        assert_eq!(config.auth.jwt_secret.unwrap().expose_secret(), secret);
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_refused_by_name() {
+        for (environment, named) in [
+            (("MERCH__HTTP__PORT", "1"), "port"),
+            (("MERCH__SHOP", "1"), "shop"),
+            (("MERCH__HTTP__BODY_LIMIT", "large"), "http.body_limit"),
+            (("MERCH__HTTP__ADDRESS", "here"), "http.address"),
+            (("MERCH__ENGINE__MAX_BATCH", "0"), "engine.max_batch"),
+            (("MERCH__ENGINE__REPLAY_DEADLINE_MS", "0"), "engine.replay_deadline_ms"),
+            (("MERCH__LOG__FORMAT", "xml"), "log.format"),
+            (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
+            (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
+            (("MERCH__DATABASE__URL", "postgres://db/shop"), "auth.jwt_secret"),
+        ] {
+            let error = load(&[environment], None).unwrap_err();
+            assert!(error.contains(named), "{environment:?}: {error}");
+        }
+        let error = load(&[], Some("[http]\nadress = '0.0.0.0:80'\n")).unwrap_err();
+        assert!(error.contains("adress"), "{error}");
+    }
+
+    #[test]
+    fn secrets_do_not_show_when_the_configuration_is_debugged() {
+        let environment = [
+            ("MERCH__DATABASE__URL", "postgres://merch:hunter2@db/shop"),
+            ("MERCH__AUTH__JWT_SECRET", "hunter2hunter2hunter2hunter2hunter2"),
+        ];
+        let config = load(&environment, None).unwrap();
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+}

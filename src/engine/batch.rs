@@ -1,0 +1,145 @@
+//! The writer: takes what queued up, has it committed, tells everybody.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use metrics::{Gauge, counter, histogram};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::shop::ledger::{Answer, Command};
+use crate::storage::{Database, Writer};
+
+use super::commit::commit;
+use super::queue::{EngineError, EngineOptions, Submission};
+
+/// How often an idle writer makes sure that the database is still there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// The pause between attempts to reach a database that went away: a random part of this.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The one task that writes.
+pub(super) struct WriterTask {
+    pub queue: mpsc::Receiver<Submission>,
+    pub writer: Writer,
+    pub database: Database,
+    pub options: EngineOptions,
+    pub depth: Gauge,
+}
+
+impl WriterTask {
+    /// Runs until every [`super::Engine`] is dropped and the queue is empty.
+    pub async fn run(mut self) {
+        let mut waiting = Vec::with_capacity(self.options.max_batch);
+        loop {
+            let received = {
+                let receiving = pin!(self.queue.recv_many(&mut waiting, self.options.max_batch));
+                timeout(HEARTBEAT, receiving).await
+            };
+            match received {
+                Ok(0) => break,
+                Ok(_) => self.carry_out(&mut waiting).await,
+                Err(_idle) => {
+                    if let Err(error) = self.writer.ensure_connected().await {
+                        self.wait_for_database(&error.to_string()).await;
+                    }
+                }
+            }
+        }
+        self.writer.close().await;
+    }
+
+    /// Commits a batch and answers those who still wait.
+    async fn carry_out(&mut self, waiting: &mut Vec<Submission>) {
+        self.depth.decrement(waiting.len() as f64);
+        // Nobody was told anything about a command whose client has gone.
+        waiting.retain(|submission| !submission.answer.is_closed());
+        let (commands, answers): (Vec<Command>, Vec<_>) =
+            waiting.drain(..).map(|submission| (submission.command, submission.answer)).unzip();
+        if commands.is_empty() {
+            return;
+        }
+        histogram!("merch_engine_batch_size").record(commands.len() as f64);
+
+        let results = {
+            let mut committing =
+                pin!(commit(&mut self.writer, &commands, &self.database, &self.options));
+            loop {
+                tokio::select! {
+                    biased;
+                    results = &mut committing => break results,
+                    // The commit may wait for the database; those behind it need not.
+                    Some(submission) = self.queue.recv(), if !self.database.is_available() => {
+                        refuse(submission, &self.depth);
+                    }
+                    () = self.database.went_away(), if self.database.is_available() => {}
+                }
+            }
+        };
+        let away = results.contains(&Err(EngineError::Unavailable))
+            || results.contains(&Err(EngineError::OutcomeUnknown));
+        if away {
+            self.database.set_available(false);
+        }
+        for (answer, result) in answers.into_iter().zip(results) {
+            count(&result);
+            // The client may have hung up meanwhile; what was done stays done.
+            let _ = answer.send(result);
+        }
+        if away {
+            self.wait_for_database("no batch can be committed").await;
+        }
+    }
+
+    /// Refuses everything until the database answers, or everybody has gone.
+    async fn wait_for_database(&mut self, why: &str) {
+        self.database.set_available(false);
+        tracing::error!(why, "database away; refusing until it is back");
+        let since = Instant::now();
+        let mut reconnecting = pin!(async {
+            while self.writer.ensure_connected().await.is_err() {
+                sleep(RECONNECT_PAUSE.mul_f64(rand::random_range(0.5..1.0))).await;
+            }
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut reconnecting => break,
+                received = self.queue.recv() => match received {
+                    Some(submission) => refuse(submission, &self.depth),
+                    None => return,
+                },
+            }
+        }
+        self.database.set_available(true);
+        tracing::info!(after = ?since.elapsed(), "database back");
+    }
+}
+
+fn refuse(submission: Submission, depth: &Gauge) {
+    depth.decrement(1);
+    let refused = Err(EngineError::Unavailable);
+    count(&refused);
+    // The client may have hung up already.
+    let _ = submission.answer.send(refused);
+}
+
+fn count(result: &Result<Answer, EngineError>) {
+    match result {
+        Ok(Answer { result: Err(refusal), .. }) => {
+            counter!("merch_engine_refusals_total", "code" => refusal.code()).increment(1);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            let error = match error {
+                EngineError::QueueFull => "queue_full",
+                EngineError::Unavailable => "unavailable",
+                EngineError::Contention => "contention",
+                EngineError::OutcomeUnknown => "outcome_unknown",
+                EngineError::Failed => "failed",
+            };
+            counter!("merch_engine_errors_total", "error" => error).increment(1);
+        }
+    }
+}

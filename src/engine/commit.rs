@@ -1,0 +1,177 @@
+//! A batch's way into the database: whole, once, or not at all.
+//!
+//! No balance changes outside this file.
+
+use std::time::Duration;
+
+use metrics::{counter, histogram};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::shop::ledger::{Answer, Command, execute};
+use crate::storage::{Database, StorageError, Writer};
+
+use super::queue::{EngineError, EngineOptions};
+
+/// The longest pause before the first replay; it doubles with each one.
+const FIRST_BACKOFF: Duration = Duration::from_millis(2);
+const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
+
+type Outcome = Result<Answer, EngineError>;
+
+/// Carries out `commands` and makes them durable: one outcome a command, in order. A batch
+/// that fails for a reason of its own is halved until the culprit stands alone. Where it has
+/// to wait for the database to come back, it tells `database`.
+pub(super) async fn commit(
+    writer: &mut Writer,
+    commands: &[Command],
+    database: &Database,
+    options: &EngineOptions,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::with_capacity(commands.len());
+    // Parts still to be committed, the first one last.
+    let mut parts = vec![commands];
+    while let Some(part) = parts.pop() {
+        match commit_whole(writer, part, database, options).await {
+            Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
+            Err(Failure::All(error)) => outcomes.extend(part.iter().map(|_| Err(error))),
+            Err(Failure::Some(error)) => match part {
+                [_] => outcomes.push(alone(&error)),
+                _ => {
+                    tracing::warn!(%error, commands = part.len(), "splitting a batch that failed");
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
+                }
+            },
+        }
+    }
+    outcomes
+}
+
+/// Why a batch was not committed.
+enum Failure {
+    /// It would have happened to any batch.
+    All(EngineError),
+    /// Something in it cannot be written.
+    Some(StorageError),
+}
+
+/// Tries until the batch is committed, replaying it from the start whenever it lost
+/// against another transaction.
+async fn commit_whole(
+    writer: &mut Writer,
+    commands: &[Command],
+    database: &Database,
+    options: &EngineOptions,
+) -> Result<Vec<Answer>, Failure> {
+    let deadline = Instant::now() + options.replay_deadline;
+    let mut backoff = FIRST_BACKOFF;
+    let mut reconnected = false;
+    let mut attempt = 1;
+    loop {
+        let error = match try_once(writer, commands, database, options).await {
+            Ok(answers) => return Ok(answers),
+            Err(error) => error,
+        };
+        match error {
+            StorageError::Conflict { sqlstate } => {
+                counter!("merch_engine_replays_total", "sqlstate" => sqlstate).increment(1);
+                if attempt >= options.max_attempts || Instant::now() >= deadline {
+                    return Err(Failure::All(EngineError::Contention));
+                }
+                // Full jitter: two writers that collided do not meet again.
+                sleep(rand::random_range(Duration::ZERO..backoff)).await;
+                backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                attempt += 1;
+            }
+            // An idle connection may have been cut long ago: worth one new one.
+            StorageError::Unavailable(why) if !reconnected => {
+                tracing::warn!(why, "database connection lost; replaying on a new one");
+                reconnected = true;
+            }
+            StorageError::Unavailable(why) => {
+                tracing::error!(why, "database away");
+                return Err(Failure::All(EngineError::Unavailable));
+            }
+            StorageError::OutcomeUnknown(why) => {
+                tracing::error!(why, "a batch's outcome is not known and was not found out");
+                return Err(Failure::All(EngineError::OutcomeUnknown));
+            }
+            error @ (StorageError::Constraint(_) | StorageError::Unexpected(_)) => {
+                return Err(Failure::Some(error));
+            }
+        }
+    }
+}
+
+/// One transaction: read, decide, write, commit.
+async fn try_once(
+    writer: &mut Writer,
+    commands: &[Command],
+    database: &Database,
+    options: &EngineOptions,
+) -> Result<Vec<Answer>, StorageError> {
+    let started = Instant::now();
+    let mut transaction = writer.begin().await?;
+    let batch = transaction.batch();
+    let ledger = transaction.ledger_fetch(commands).await?;
+    let (answers, changes) = execute(ledger, commands);
+    if !changes.is_empty() {
+        transaction.ledger_write(&changes).await?;
+    }
+    match transaction.commit().await {
+        Ok(()) => {}
+        Err(StorageError::OutcomeUnknown(why)) => {
+            find_out(writer, batch, why, database, options).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    histogram!("merch_engine_commit_seconds").record(started.elapsed());
+    Ok(answers)
+}
+
+/// After a connection broke at COMMIT: `Ok` if the batch was committed, `Unavailable` if it
+/// was not, `OutcomeUnknown` if the database does not come back in time to tell.
+async fn find_out(
+    writer: &mut Writer,
+    batch: i64,
+    why: String,
+    database: &Database,
+    options: &EngineOptions,
+) -> Result<(), StorageError> {
+    tracing::warn!(why, batch, "connection lost at COMMIT; asking what became of it");
+    let deadline = Instant::now() + options.outcome_deadline;
+    loop {
+        match timeout_at(deadline, writer.was_committed(batch)).await {
+            Ok(Ok(true)) => {
+                database.set_available(true);
+                tracing::info!(batch, "the batch was committed");
+                return Ok(());
+            }
+            Ok(Ok(false)) => {
+                database.set_available(true);
+                tracing::info!(batch, "the batch was not committed");
+                return Err(StorageError::Unavailable(why));
+            }
+            Ok(Err(_still_away)) => {
+                database.set_available(false);
+                sleep(LONGEST_BACKOFF).await;
+            }
+            Err(_deadline) => return Err(StorageError::OutcomeUnknown(why)),
+        }
+    }
+}
+
+/// What the culprit is told: a refusal, if a constraint of the database spoke the shop's
+/// language, or that it failed.
+fn alone(error: &StorageError) -> Outcome {
+    match error.refusal() {
+        Some(refusal) => {
+            tracing::error!(%error, "the database refused what the ledger had allowed");
+            Ok(Answer { result: Err(refusal), replayed: false })
+        }
+        None => {
+            tracing::error!(%error, "a command cannot be carried out");
+            Err(EngineError::Failed)
+        }
+    }
+}

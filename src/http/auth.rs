@@ -1,0 +1,94 @@
+//! `POST /api/auth`: logging in, which the first time is signing up.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::State;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::auth::password::{Password, Place};
+use crate::auth::token::Identity;
+use crate::shop::ledger::{Command, Receipt, Refusal};
+use crate::shop::{AccountId, Username};
+use crate::storage::Credentials;
+
+use super::Shop;
+use super::error::{ApiError, CommonErrors};
+use super::extract::JsonBody;
+
+#[derive(Deserialize, ToSchema)]
+pub struct AuthRequest {
+    /// 1 to 255 characters, no control characters, no space at either end.
+    #[schema(example = "alice")]
+    username: String,
+    /// 1 to 1024 bytes, no control characters, no space at either end.
+    #[schema(value_type = String, format = Password, example = "correct horse")]
+    password: SecretString,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct AuthResponse {
+    /// A JWT for the header `Authorization: Bearer <token>`.
+    token: String,
+}
+
+/// Log in; somebody unknown gets an account with 1000 coins.
+#[utoipa::path(
+    post, path = "/api/auth", tag = "shop", operation_id = "auth", security(()),
+    request_body = AuthRequest,
+    responses((status = OK, description = "Logged in.", body = AuthResponse), CommonErrors),
+)]
+pub async fn auth(
+    State(shop): State<Arc<Shop>>,
+    JsonBody(request): JsonBody<AuthRequest>,
+) -> Result<Json<AuthResponse>, ApiError> {
+    let username = Username::parse(&request.username)?;
+    let password = Password::parse(request.password)?;
+
+    // Before any connection: those who cannot be hashed for must not hold one.
+    let mut place = shop.hasher.place()?;
+    let account = match shop.database.credentials_fetch(&username).await? {
+        Some(credentials) => log_in(&mut place, &password, credentials).await?,
+        None => sign_up(&shop, &mut place, &username, &password).await?,
+    };
+    drop(place);
+
+    let now = SystemTime::UNIX_EPOCH.elapsed().map_err(|_| ApiError::Internal)?;
+    let token = shop.tokens.issue(&Identity { account, username }, now);
+    Ok(Json(AuthResponse { token }))
+}
+
+async fn log_in(
+    place: &mut Place,
+    password: &Password,
+    credentials: Credentials,
+) -> Result<AccountId, ApiError> {
+    if place.verify(password, credentials.password_hash).await {
+        Ok(credentials.account)
+    } else {
+        Err(ApiError::WrongPassword)
+    }
+}
+
+async fn sign_up(
+    shop: &Shop,
+    place: &mut Place,
+    username: &Username,
+    password: &Password,
+) -> Result<AccountId, ApiError> {
+    let password_hash = place.hash(password).await;
+    let command = Command::OpenAccount { username: username.clone(), password_hash };
+    match shop.engine.submit(command).await?.result {
+        Ok(Receipt::Opened(account)) => Ok(account),
+        // Somebody was quicker: this is a login like any other.
+        Err(Refusal::UsernameTaken) => {
+            let credentials = shop.database.credentials_fetch(username).await?;
+            log_in(place, password, credentials.ok_or(ApiError::Internal)?).await
+        }
+        Ok(Receipt::Moved) => Err(ApiError::Internal),
+        Err(refusal) => Err(refusal.into()),
+    }
+}

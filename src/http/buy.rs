@@ -1,0 +1,97 @@
+//! `GET /api/buy/{item}`, and POST, as one would have it today.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::response::{IntoResponse, Response};
+
+use crate::shop::ItemName;
+use crate::shop::ledger::{Action, Command, Order, Refusal};
+
+use super::Shop;
+use super::error::{ApiError, CommonErrors};
+use super::extract::{Authenticated, OptionalKey};
+
+/// Buy an item.
+#[utoipa::path(
+    get, path = "/api/buy/{item}", tag = "shop", operation_id = "buy",
+    params(
+        ("item" = String, Path, description = "What to buy.", example = "cup"),
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "1 to 255 printable ASCII characters; a retry with the same key is \
+                        carried out once."),
+    ),
+    responses(
+        (status = OK, description = "Bought."),
+        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
+         body = super::error::ErrorResponse),
+        CommonErrors,
+    ),
+)]
+pub async fn buy(
+    method: Method,
+    State(shop): State<Arc<Shop>>,
+    Authenticated(identity): Authenticated,
+    key: OptionalKey,
+    item: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    // axum routes HEAD to GET, but looking must not cost anything.
+    if method == Method::HEAD {
+        return Ok(([(header::ALLOW, "GET,POST")], ApiError::MethodNotAllowed).into_response());
+    }
+    // A path that is not even text names no item.
+    let text = item.map(|Path(item)| item).unwrap_or_default();
+    let action =
+        ItemName::parse(&text).map(|item| Action::Purchase { item }).ok_or(Refusal::UnknownItem);
+    let key = key.with_fingerprint(&[b"buy", text.as_bytes()]);
+    place(&shop, Order { by: identity.account, action, key }).await
+}
+
+/// Buy an item: the same as GET.
+#[utoipa::path(
+    post, path = "/api/buy/{item}", tag = "shop", operation_id = "buyByPost",
+    params(
+        ("item" = String, Path, description = "What to buy.", example = "cup"),
+        ("Idempotency-Key" = Option<String>, Header,
+         description = "1 to 255 printable ASCII characters; a retry with the same key is \
+                        carried out once."),
+    ),
+    responses(
+        (status = OK, description = "Bought."),
+        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
+         body = super::error::ErrorResponse),
+        CommonErrors,
+    ),
+)]
+pub async fn buy_by_post(
+    method: Method,
+    shop: State<Arc<Shop>>,
+    identity: Authenticated,
+    key: OptionalKey,
+    item: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    buy(method, shop, identity, key, item).await
+}
+
+/// Has `order` carried out and answers for it: an empty 200 or the refusal, and whether it
+/// is the answer to an earlier request with the same key.
+pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
+    let answer = match &order {
+        // Nothing to remember it by, so there is no need to trouble the writer.
+        Order { action: Err(refusal), key: None, .. } => return Err((*refusal).into()),
+        _ => shop.engine.submit(Command::Order(order)).await?,
+    };
+    let mut response = match answer.result {
+        Ok(_) => [(header::CACHE_CONTROL, "no-store")].into_response(),
+        Err(refusal) => ApiError::from(refusal).into_response(),
+    };
+    if answer.replayed {
+        response.headers_mut().insert(
+            HeaderName::from_static("idempotency-replayed"),
+            HeaderValue::from_static("true"),
+        );
+    }
+    Ok(response)
+}

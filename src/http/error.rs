@@ -1,0 +1,241 @@
+//! The one place where an error gets a status and words for the client.
+
+use std::any::Any;
+
+use axum::Json;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::auth::password::{HashingQueueFull, InvalidPassword};
+use crate::auth::token::InvalidToken;
+use crate::engine::EngineError;
+use crate::shop::ledger::Refusal;
+use crate::shop::{InvalidIdempotencyKey, InvalidUsername};
+use crate::storage::StorageError;
+
+/// What a client is told instead of what it asked for.
+#[derive(Clone, Debug)]
+pub enum ApiError {
+    /// The request is not well-formed; the text says how.
+    BadRequest(String),
+    /// A guarded route was asked for without a valid token.
+    Unauthorized,
+    /// Somebody has this username, and another password.
+    WrongPassword,
+    Refused(Refusal),
+    NotFound,
+    MethodNotAllowed,
+    BodyTooLarge,
+    HashingQueueFull,
+    QueueFull,
+    DatabaseAway,
+    Contention,
+    /// It may or may not have been done.
+    OutcomeUnknown,
+    Timeout,
+    ShuttingDown,
+    Internal,
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorResponse {
+    /// What is wrong, for people.
+    pub errors: String,
+    /// What is wrong, for machines.
+    #[schema(example = "insufficient_coins")]
+    pub code: String,
+}
+
+/// The errors that any operation can end in.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only the derived documentation is used")]
+pub enum CommonErrors {
+    /// The request is not well-formed, or the shop refuses it; nothing changed.
+    #[response(status = 400)]
+    BadRequest(ErrorResponse),
+    /// There is no valid token, or the password is wrong.
+    #[response(status = 401)]
+    Unauthorized(ErrorResponse),
+    /// Something is broken here; it was logged.
+    #[response(status = 500)]
+    Internal(ErrorResponse),
+    /// Too busy, or the database is away; try again after `Retry-After` seconds.
+    #[response(status = 503)]
+    Unavailable(ErrorResponse),
+}
+
+impl ApiError {
+    fn status(&self) -> StatusCode {
+        match self {
+            ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
+            ApiError::Unauthorized | ApiError::WrongPassword => StatusCode::UNAUTHORIZED,
+            ApiError::Refused(Refusal::UnknownAccount) => StatusCode::UNAUTHORIZED,
+            ApiError::Refused(Refusal::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
+            ApiError::Refused(_) => StatusCode::BAD_REQUEST,
+            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::HashingQueueFull
+            | ApiError::QueueFull
+            | ApiError::DatabaseAway
+            | ApiError::Contention
+            | ApiError::OutcomeUnknown
+            | ApiError::Timeout
+            | ApiError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            ApiError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            ApiError::BadRequest(_) => "invalid_request",
+            ApiError::Unauthorized => "unauthorized",
+            ApiError::WrongPassword => "wrong_password",
+            ApiError::Refused(refusal) => refusal.code(),
+            ApiError::NotFound => "not_found",
+            ApiError::MethodNotAllowed => "method_not_allowed",
+            ApiError::BodyTooLarge => "body_too_large",
+            ApiError::HashingQueueFull => "hashing_queue_full",
+            ApiError::QueueFull => "queue_full",
+            ApiError::DatabaseAway => "database_away",
+            ApiError::Contention => "contention",
+            ApiError::OutcomeUnknown => "outcome_unknown",
+            ApiError::Timeout => "timeout",
+            ApiError::ShuttingDown => "shutting_down",
+            ApiError::Internal => "internal",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            ApiError::BadRequest(message) => message.clone(),
+            ApiError::Unauthorized => {
+                "a valid token is required: Authorization: Bearer <token from POST /api/auth>"
+                    .into()
+            }
+            ApiError::WrongPassword => "wrong password".into(),
+            ApiError::Refused(refusal) => refusal.to_string(),
+            ApiError::NotFound => "no such path; GET /docs shows the API".into(),
+            ApiError::MethodNotAllowed => "this path does not know this method".into(),
+            ApiError::BodyTooLarge => "the body is too large".into(),
+            ApiError::HashingQueueFull => "too many logins at once; try again shortly".into(),
+            ApiError::QueueFull => "the shop is full; try again shortly".into(),
+            ApiError::DatabaseAway => "the shop's books are out of reach; try again shortly".into(),
+            ApiError::Contention => "too many changes at once; try again shortly".into(),
+            ApiError::OutcomeUnknown => {
+                "it is not known whether this was done; look before you try again".into()
+            }
+            ApiError::Timeout => {
+                "this took too long and may still be done; look before you try again".into()
+            }
+            ApiError::ShuttingDown => "this server is about to stop".into(),
+            ApiError::Internal => "something is broken here; it was logged".into(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let body = ErrorResponse { errors: self.message(), code: self.code().into() };
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+/// Answers requests for paths that do not exist.
+pub async fn not_found(_: Uri) -> ApiError {
+    ApiError::NotFound
+}
+
+/// Answers requests with a method that the path does not know; axum adds `Allow`.
+pub async fn method_not_allowed(_: Method) -> ApiError {
+    ApiError::MethodNotAllowed
+}
+
+/// Answers a request whose handler panicked.
+pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let message = panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_default();
+    tracing::error!(message, "a handler panicked");
+    ApiError::Internal.into_response()
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> ApiError {
+        ApiError::Refused(refusal)
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> ApiError {
+        match error {
+            EngineError::QueueFull => ApiError::QueueFull,
+            EngineError::Unavailable => ApiError::DatabaseAway,
+            EngineError::Contention => ApiError::Contention,
+            EngineError::OutcomeUnknown => ApiError::OutcomeUnknown,
+            EngineError::Failed => ApiError::Internal,
+        }
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> ApiError {
+        match error {
+            StorageError::Unavailable(why) => {
+                tracing::warn!(why, "a read found no database");
+                ApiError::DatabaseAway
+            }
+            error => {
+                tracing::error!(%error, "a read failed");
+                ApiError::Internal
+            }
+        }
+    }
+}
+
+impl From<HashingQueueFull> for ApiError {
+    fn from(_: HashingQueueFull) -> ApiError {
+        ApiError::HashingQueueFull
+    }
+}
+
+impl From<InvalidToken> for ApiError {
+    fn from(_: InvalidToken) -> ApiError {
+        ApiError::Unauthorized
+    }
+}
+
+impl From<InvalidUsername> for ApiError {
+    fn from(error: InvalidUsername) -> ApiError {
+        ApiError::BadRequest(error.to_string())
+    }
+}
+
+impl From<InvalidPassword> for ApiError {
+    fn from(error: InvalidPassword) -> ApiError {
+        ApiError::BadRequest(error.to_string())
+    }
+}
+
+impl From<InvalidIdempotencyKey> for ApiError {
+    fn from(error: InvalidIdempotencyKey) -> ApiError {
+        ApiError::BadRequest(error.to_string())
+    }
+}

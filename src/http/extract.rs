@@ -1,0 +1,100 @@
+//! What handlers take out of a request.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use crate::auth::token::Identity;
+use crate::shop::{Fingerprint, IdempotencyKey};
+
+use super::Shop;
+use super::error::ApiError;
+
+/// Whoever the request's bearer token speaks for.
+pub struct Authenticated(pub Identity);
+
+impl FromRequestParts<Arc<Shop>> for Authenticated {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, ApiError> {
+        let token = bearer(&parts.headers).ok_or(ApiError::Unauthorized)?;
+        Ok(Authenticated(shop.tokens.verify(token)?))
+    }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+}
+
+/// The request's `Idempotency-Key`, if it has one.
+pub struct OptionalKey(pub Option<IdempotencyKey>);
+
+impl OptionalKey {
+    /// The key together with a digest of what the request asks for: `parts`, which must
+    /// spell the same thing the same way.
+    pub fn with_fingerprint(self, parts: &[&[u8]]) -> Option<(IdempotencyKey, Fingerprint)> {
+        self.0.map(|key| {
+            let mut digest = Sha256::new();
+            for part in parts {
+                // The length first: no two lists of parts run together into the same bytes.
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+            (key, Fingerprint(digest.finalize().into()))
+        })
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OptionalKey {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let mut values = parts.headers.get_all("idempotency-key").iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(OptionalKey(None)),
+            (Some(value), None) => Ok(OptionalKey(Some(IdempotencyKey::parse(value.as_bytes())?))),
+            _ => Err(ApiError::BadRequest("Idempotency-Key must be given once".into())),
+        }
+    }
+}
+
+/// The request's body, whole and within the limit.
+pub struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Body(bytes)),
+            Err(rejection) if is_too_large(&rejection) => Err(ApiError::BodyTooLarge),
+            Err(_) => Err(ApiError::BadRequest("the body broke off".into())),
+        }
+    }
+}
+
+fn is_too_large(rejection: &BytesRejection) -> bool {
+    rejection.status() == StatusCode::PAYLOAD_TOO_LARGE
+}
+
+/// A JSON body, whatever the Content-Type says.
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let Body(bytes) = Body::from_request(request, state).await?;
+        serde_json::from_slice(&bytes)
+            .map(JsonBody)
+            .map_err(|error| ApiError::BadRequest(format!("the body is not as expected: {error}")))
+    }
+}

@@ -1,0 +1,204 @@
+//! `GET /api/history` and its summary: every movement of the user's coins.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::storage::{Movement, MovementKind, Summary, Total};
+
+use super::Shop;
+use super::error::{ApiError, CommonErrors};
+use super::extract::Authenticated;
+
+/// The largest page, and the longest list of counterparties in a summary.
+const MAX_LIMIT: u16 = 100;
+const DEFAULT_LIMIT: u16 = 50;
+
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    /// Movements on a page, 1 to 100.
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    limit: Option<u16>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct HistoryResponse {
+    movements: Vec<MovementEntry>,
+    /// Where the next page starts; null on the last one.
+    #[serde(rename = "nextCursor")]
+    next_cursor: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct MovementEntry {
+    #[serde(flatten)]
+    kind: MovementEntryKind,
+    amount: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    at: OffsetDateTime,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum MovementEntryKind {
+    /// The coins that an account starts with.
+    Grant,
+    Received {
+        #[serde(rename = "fromUser")]
+        from_user: String,
+    },
+    Sent {
+        #[serde(rename = "toUser")]
+        to_user: String,
+    },
+    Purchase {
+        item: String,
+    },
+}
+
+/// Every movement of one's coins, newest first, a page at a time.
+#[utoipa::path(
+    get, path = "/api/history", tag = "shop", operation_id = "history", params(HistoryQuery),
+    responses((status = OK, description = "A page.", body = HistoryResponse), CommonErrors),
+)]
+pub async fn history(
+    State(shop): State<Arc<Shop>>,
+    Authenticated(identity): Authenticated,
+    query: Result<Query<HistoryQuery>, QueryRejection>,
+) -> Result<Json<HistoryResponse>, ApiError> {
+    let bad_query = "limit must be a number from 1 to 100, cursor a nextCursor of this API";
+    let bad_query = || ApiError::BadRequest(bad_query.into());
+    let Query(query) = query.map_err(|_| bad_query())?;
+    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(bad_query());
+    }
+    let before = match query.cursor {
+        Some(cursor) => Cursor::parse(&cursor).ok_or_else(bad_query)?,
+        None => Cursor::NEWEST,
+    };
+
+    let page = shop.database.history_page_fetch(identity.account, before.0, limit).await?;
+    let last = page.movements.last().filter(|_| page.more);
+    Ok(Json(HistoryResponse {
+        next_cursor: last.map(|movement| Cursor(movement.id).to_string()),
+        movements: page.movements.into_iter().map(MovementEntry::from).collect(),
+    }))
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SummaryResponse {
+    received: Vec<ReceivedTotal>,
+    sent: Vec<SentTotal>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct ReceivedTotal {
+    #[serde(rename = "fromUser")]
+    from_user: String,
+    /// Coins, all transfers together.
+    amount: i64,
+    transfers: i64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub struct SentTotal {
+    #[serde(rename = "toUser")]
+    to_user: String,
+    /// Coins, all transfers together.
+    amount: i64,
+    transfers: i64,
+}
+
+/// The 100 counterparties with the largest totals, each way.
+#[utoipa::path(
+    get, path = "/api/history/summary", tag = "shop", operation_id = "historySummary",
+    responses((status = OK, description = "Totals.", body = SummaryResponse), CommonErrors),
+)]
+pub async fn summary(
+    State(shop): State<Arc<Shop>>,
+    Authenticated(identity): Authenticated,
+) -> Result<Json<SummaryResponse>, ApiError> {
+    let summary = shop.database.history_summary_fetch(identity.account, MAX_LIMIT).await?;
+    Ok(Json(summary.into()))
+}
+
+/// A place in a history: the number of the movement before it. Opaque to clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor(i64);
+
+impl Cursor {
+    const NEWEST: Cursor = Cursor(i64::MAX);
+
+    fn parse(text: &str) -> Option<Cursor> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        Some(Cursor(i64::from_be_bytes(bytes.try_into().ok()?)))
+    }
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_be_bytes()))
+    }
+}
+
+impl From<Movement> for MovementEntry {
+    fn from(movement: Movement) -> MovementEntry {
+        let kind = match movement.kind {
+            MovementKind::Grant => MovementEntryKind::Grant,
+            MovementKind::Received { from } => MovementEntryKind::Received { from_user: from },
+            MovementKind::Sent { to } => MovementEntryKind::Sent { to_user: to },
+            MovementKind::Purchase { item } => MovementEntryKind::Purchase { item },
+        };
+        MovementEntry { kind, amount: movement.amount, at: movement.at }
+    }
+}
+
+impl From<Summary> for SummaryResponse {
+    fn from(summary: Summary) -> SummaryResponse {
+        let received = summary.received.into_iter();
+        let sent = summary.sent.into_iter();
+        SummaryResponse {
+            received: received
+                .map(|Total { username, amount, transfers }| ReceivedTotal {
+                    from_user: username,
+                    amount,
+                    transfers,
+                })
+                .collect(),
+            sent: sent
+                .map(|Total { username, amount, transfers }| SentTotal {
+                    to_user: username,
+                    amount,
+                    transfers,
+                })
+                .collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_survives_the_journey_and_nothing_else_passes_for_one() {
+        for id in [0, 1, i64::MAX] {
+            assert_eq!(Cursor::parse(&Cursor(id).to_string()), Some(Cursor(id)));
+        }
+        for text in ["", "7", "AAAA", "not base64!", "AAAAAAAAAAAAAAAAAAAA"] {
+            assert_eq!(Cursor::parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The public contract over HTTP/1.1: one file a route, its handler beside its request and
+//! response types. No SQL and no rules of the shop here.
+
+mod auth;
+mod buy;
+mod docs;
+mod error;
+mod extract;
+mod health;
+mod history;
+mod info;
+mod merch;
+mod metrics;
+mod observe;
+mod send_coin;
+mod server;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::auth::password::Hasher;
+use crate::auth::token::Tokens;
+use crate::engine::Engine;
+use crate::lifecycle::Lifecycle;
+use crate::storage::Database;
+
+pub use server::{ServerOptions, serve};
+
+/// Everything that handlers share.
+pub struct Shop {
+    pub engine: Engine,
+    pub database: Database,
+    pub hasher: Hasher,
+    pub tokens: Tokens,
+    pub lifecycle: Lifecycle,
+    /// Transfers that `/api/info` shows each way, at most.
+    pub history_limit: u16,
+    /// The largest request body, in bytes.
+    pub body_limit: usize,
+    /// The longest a request may take, its body included.
+    pub request_timeout: Duration,
+    /// Whether each request leaves a line in the log.
+    pub access_log: bool,
+}
+
+/// The API of the shop as a document, made from the handlers.
+pub fn openapi() -> OpenApi {
+    api().into_openapi()
+}
+
+/// All routes of `shop`.
+pub fn router(shop: Shop) -> Router {
+    let shop = Arc::new(shop);
+    let (api, openapi) = api().split_for_parts();
+    api.merge(docs::router(openapi))
+        .route("/metrics", get(metrics::metrics))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(DefaultBodyLimit::max(shop.body_limit))
+        .layer(CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn_with_state(shop.clone(), observe::observe))
+        .with_state(shop)
+}
+
+fn api() -> OpenApiRouter<Arc<Shop>> {
+    OpenApiRouter::with_openapi(docs::document())
+        .routes(routes!(auth::auth))
+        .routes(routes!(info::info))
+        .routes(routes!(send_coin::send_coin))
+        .routes(routes!(buy::buy, buy::buy_by_post))
+        .routes(routes!(merch::merch))
+        .routes(routes!(history::history))
+        .routes(routes!(history::summary))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+}

@@ -1,0 +1,67 @@
+//! `POST /api/sendCoin`: giving coins to a colleague.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::shop::ledger::{Action, Order, Refusal};
+use crate::shop::{Amount, Username};
+
+use super::Shop;
+use super::buy::place;
+use super::error::{ApiError, CommonErrors};
+use super::extract::{Authenticated, Body, OptionalKey};
+
+#[derive(Deserialize, ToSchema)]
+pub struct SendCoinRequest {
+    /// The recipient's username.
+    #[serde(rename = "toUser")]
+    #[schema(example = "bob")]
+    to_user: String,
+    /// Coins, at least 1.
+    #[schema(example = 10, minimum = 1)]
+    amount: i64,
+}
+
+/// Send coins to another user.
+#[utoipa::path(
+    post, path = "/api/sendCoin", tag = "shop", operation_id = "sendCoin",
+    request_body = SendCoinRequest,
+    params(("Idempotency-Key" = Option<String>, Header,
+            description = "1 to 255 printable ASCII characters; a retry with the same key is \
+                           carried out once.")),
+    responses(
+        (status = OK, description = "Sent."),
+        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
+         body = super::error::ErrorResponse),
+        CommonErrors,
+    ),
+)]
+pub async fn send_coin(
+    State(shop): State<Arc<Shop>>,
+    Authenticated(identity): Authenticated,
+    key: OptionalKey,
+    Body(body): Body,
+) -> Result<Response, ApiError> {
+    let action = parse(&body);
+    let key = match &action {
+        Ok(Action::Transfer { to, amount }) => key.with_fingerprint(&[
+            b"sendCoin",
+            to.as_str().as_bytes(),
+            &amount.get().to_be_bytes(),
+        ]),
+        _ => key.with_fingerprint(&[b"sendCoin", &body]),
+    };
+    place(&shop, Order { by: identity.account, action, key }).await
+}
+
+fn parse(body: &[u8]) -> Result<Action, Refusal> {
+    let request: SendCoinRequest = serde_json::from_slice(body).map_err(|_| Refusal::Malformed)?;
+    let amount = Amount::new(request.amount).ok_or(Refusal::AmountNotPositive)?;
+    // Nobody can be called what is not a username.
+    let to = Username::parse(&request.to_user).map_err(|_| Refusal::UnknownRecipient)?;
+    Ok(Action::Transfer { to, amount })
+}

@@ -1,0 +1,160 @@
+//! One story of how the process ends: softly, then with a deadline, then at once.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The process's tasks and the two ways to ask them to end.
+#[derive(Clone, Debug, Default)]
+pub struct Lifecycle {
+    /// Cancelled first: finish what you have, take nothing new.
+    soft: CancellationToken,
+    /// Cancelled last: stop now.
+    hard: CancellationToken,
+    /// A task ended that should have run on.
+    failed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Why the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was asked to, and everything was finished.
+    Cleanly,
+    /// A task died, or the deadline passed with work unfinished.
+    Badly,
+}
+
+impl Lifecycle {
+    /// Runs `task`, without which there is no point in going on: if it ends before it was
+    /// asked to, by a return or a panic, everything ends.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let lifecycle = self.clone();
+        self.tasks.spawn(async move {
+            // Held over the task: dropped when it returns and when it panics.
+            let _guard = scopeguard(move || {
+                if !lifecycle.is_ending() {
+                    tracing::error!(task = name, "a task died; ending the process");
+                    lifecycle.fail();
+                }
+            });
+            task.await;
+        });
+    }
+
+    /// Tasks should finish what they have.
+    pub fn is_ending(&self) -> bool {
+        self.soft.is_cancelled()
+    }
+
+    /// Resolves when tasks should finish what they have.
+    pub async fn ending(&self) {
+        self.soft.cancelled().await;
+    }
+
+    /// Resolves when tasks should stop at once.
+    pub async fn ended(&self) {
+        self.hard.cancelled().await;
+    }
+
+    /// Asks every task to finish, as a signal would.
+    pub fn end(&self) {
+        self.soft.cancel();
+    }
+
+    /// Asks every task to finish, because there is no point in going on.
+    pub fn fail(&self) {
+        self.failed.cancel();
+        self.soft.cancel();
+    }
+
+    /// Ends the process's tasks when SIGTERM or SIGINT comes; at the second one, at once.
+    pub fn end_on_signals(&self) -> std::io::Result<()> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let lifecycle = self.clone();
+        tokio::spawn(async move {
+            for end in [Lifecycle::end, Lifecycle::end_at_once] {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                end(&lifecycle);
+            }
+        });
+        Ok(())
+    }
+
+    /// Waits until the end is asked for and all tasks have finished, at most `deadline`
+    /// after it was asked for.
+    pub async fn wait(&self, deadline: Duration) -> Ended {
+        self.ending().await;
+        tracing::info!("shutting down; a second signal ends it at once");
+        self.tasks.close();
+        let finished = tokio::select! {
+            () = self.tasks.wait() => true,
+            () = self.ended() => false,
+            () = tokio::time::sleep(deadline) => false,
+        };
+        if !finished {
+            tracing::warn!(tasks = self.tasks.len(), "ending with work unfinished");
+            self.end_at_once();
+        }
+        if finished && !self.failed.is_cancelled() { Ended::Cleanly } else { Ended::Badly }
+    }
+
+    fn end_at_once(&self) {
+        self.hard.cancel();
+    }
+}
+
+/// Calls `on_drop` when it goes out of scope.
+fn scopeguard(on_drop: impl FnOnce()) -> impl Drop {
+    struct Guard<F: FnOnce()>(Option<F>);
+    impl<F: FnOnce()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            if let Some(on_drop) = self.0.take() {
+                on_drop();
+            }
+        }
+    }
+    Guard(Some(on_drop))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clean_end_waits_for_every_task() {
+        let lifecycle = Lifecycle::default();
+        let task = lifecycle.clone();
+        lifecycle.spawn("worker", async move {
+            task.ending().await;
+            tokio::time::sleep(DEADLINE / 2).await;
+        });
+        lifecycle.end();
+        assert_eq!(lifecycle.wait(DEADLINE).await, Ended::Cleanly);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_the_wait() {
+        let lifecycle = Lifecycle::default();
+        lifecycle.spawn("stuck", std::future::pending());
+        lifecycle.end();
+        assert_eq!(lifecycle.wait(DEADLINE).await, Ended::Badly);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_returns_or_panics_ends_the_process_with_failure() {
+        for panics in [false, true] {
+            let lifecycle = Lifecycle::default();
+            lifecycle.spawn("mortal", async move { assert!(!panics, "of old age") });
+            assert_eq!(lifecycle.wait(DEADLINE).await, Ended::Badly);
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! The ledger: how a batch of commands turns the coins that are there into the coins that
+//! will be there.
+//!
+//! [`execute`] applies commands one after another to a [`Ledger`], the rows that the batch
+//! touches as its transaction read them, and says what to answer and what to write. It is
+//! a function of its arguments alone, so a replayed batch is simply executed again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::{
+    AccountId, Amount, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, STARTING_COINS,
+    Username,
+};
+
+/// One thing asked of the ledger.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Open an account with [`STARTING_COINS`] for somebody who logs in for the first time.
+    OpenAccount {
+        username: Username,
+        /// A PHC string, as `auth::password` makes it.
+        password_hash: Arc<str>,
+    },
+    /// Move the coins of an account that exists.
+    Order(Order),
+}
+
+/// What somebody who is logged in asks for.
+#[derive(Clone, Debug)]
+pub struct Order {
+    pub by: AccountId,
+    /// The action, or the refusal that its request met before it got here: a refusal with
+    /// an idempotency key is remembered like any other.
+    pub action: Result<Action, Refusal>,
+    pub key: Option<(IdempotencyKey, Fingerprint)>,
+}
+
+/// The two ways to part with coins.
+#[derive(Clone, Debug)]
+pub enum Action {
+    Transfer { to: Username, amount: Amount },
+    Purchase { item: ItemName },
+}
+
+/// What a command comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub result: Result<Receipt, Refusal>,
+    /// The result was remembered from an earlier request with the same key; nothing moved.
+    pub replayed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Receipt {
+    Opened(AccountId),
+    Moved,
+}
+
+/// Why a command changes nothing, in the order in which `execute` looks; `Display` is
+/// meant for the person who asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    #[error("this username is taken")]
+    UsernameTaken,
+    #[error("the account of this token does not exist")]
+    UnknownAccount,
+    #[error("this Idempotency-Key was used for another request")]
+    KeyReused,
+    #[error(
+        "the body must be JSON like {{\"toUser\": \"bob\", \"amount\": 10}}, amount a whole number"
+    )]
+    Malformed,
+    #[error("amount must be at least 1")]
+    AmountNotPositive,
+    #[error("no such item; GET /api/merch lists what is on sale")]
+    UnknownItem,
+    #[error("no such recipient")]
+    UnknownRecipient,
+    #[error("coins cannot be sent to oneself")]
+    SelfTransfer,
+    #[error("not enough coins")]
+    InsufficientCoins,
+    #[error("the recipient cannot hold that many coins")]
+    RecipientFull,
+}
+
+/// The rows that a batch touches, as its transaction read them.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Balances of everybody who orders or is sent coins.
+    pub balances: HashMap<AccountId, Coins>,
+    /// Accounts of the usernames that the batch mentions, where there is one.
+    pub accounts: HashMap<Username, AccountId>,
+    /// Fresh account numbers for the newcomers among those usernames.
+    pub reserved: HashMap<Username, AccountId>,
+    pub merch: HashMap<ItemName, (ItemId, Amount)>,
+    pub keys: HashMap<(AccountId, IdempotencyKey), Remembered>,
+}
+
+/// The outcome that an idempotency key stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    pub fingerprint: Fingerprint,
+    pub outcome: Result<(), Refusal>,
+}
+
+/// What the batch changes; all of it is written, or none.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub opened: Vec<Opened>,
+    /// New balances, in the order of account numbers: every writer locks rows in the same
+    /// order.
+    pub balances: BTreeMap<AccountId, Coins>,
+    pub purchases: BTreeMap<(AccountId, ItemId), i64>,
+    /// New history after the starting grants, oldest first.
+    pub entries: Vec<Entry>,
+    pub remembered: Vec<(AccountId, IdempotencyKey, Remembered)>,
+}
+
+/// An account to be opened, holding its starting grant.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    pub id: AccountId,
+    pub username: Username,
+    pub password_hash: Arc<str>,
+    pub grant: Amount,
+}
+
+/// One movement of coins out of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub from: AccountId,
+    pub to: Destination,
+    pub amount: Amount,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Account(AccountId),
+    Item(ItemId),
+}
+
+/// Applies `commands` in order to `ledger`: one answer a command, and what to write.
+///
+/// `ledger` must hold everything that the commands mention and the database has, and a
+/// reserved number for every username that is to be opened and has no account.
+pub fn execute(mut ledger: Ledger, commands: &[Command]) -> (Vec<Answer>, Changes) {
+    let mut changes = Changes::default();
+    let answers = commands
+        .iter()
+        .map(|command| match command {
+            Command::OpenAccount { username, password_hash } => Answer {
+                result: open_account(&mut ledger, &mut changes, username, password_hash),
+                replayed: false,
+            },
+            Command::Order(order) => place(&mut ledger, &mut changes, order),
+        })
+        .collect();
+    (answers, changes)
+}
+
+fn open_account(
+    ledger: &mut Ledger,
+    changes: &mut Changes,
+    username: &Username,
+    password_hash: &Arc<str>,
+) -> Result<Receipt, Refusal> {
+    if ledger.accounts.contains_key(username) {
+        return Err(Refusal::UsernameTaken);
+    }
+    let id = ledger.reserved[username];
+    ledger.accounts.insert(username.clone(), id);
+    ledger.balances.insert(id, STARTING_COINS.into());
+    changes.opened.push(Opened {
+        id,
+        username: username.clone(),
+        password_hash: password_hash.clone(),
+        grant: STARTING_COINS,
+    });
+    Ok(Receipt::Opened(id))
+}
+
+fn place(ledger: &mut Ledger, changes: &mut Changes, order: &Order) -> Answer {
+    let Some(&held) = ledger.balances.get(&order.by) else {
+        return Answer { result: Err(Refusal::UnknownAccount), replayed: false };
+    };
+    let known = order.key.as_ref().and_then(|(key, fingerprint)| {
+        let remembered = ledger.keys.get(&(order.by, key.clone()))?;
+        Some((remembered, remembered.fingerprint == *fingerprint))
+    });
+    match known {
+        Some((_, false)) => {
+            return Answer { result: Err(Refusal::KeyReused), replayed: false };
+        }
+        Some((remembered, true)) => {
+            return Answer { result: remembered.outcome.map(|()| Receipt::Moved), replayed: true };
+        }
+        None => {}
+    }
+
+    let outcome = match &order.action {
+        Err(refusal) => Err(*refusal),
+        Ok(Action::Purchase { item }) => purchase(ledger, changes, order.by, held, item),
+        Ok(Action::Transfer { to, amount }) => {
+            transfer(ledger, changes, order.by, held, to, *amount)
+        }
+    };
+    if let Some((key, fingerprint)) = &order.key {
+        let remembered = Remembered { fingerprint: *fingerprint, outcome };
+        ledger.keys.insert((order.by, key.clone()), remembered);
+        changes.remembered.push((order.by, key.clone(), remembered));
+    }
+    Answer { result: outcome.map(|()| Receipt::Moved), replayed: false }
+}
+
+fn purchase(
+    ledger: &mut Ledger,
+    changes: &mut Changes,
+    by: AccountId,
+    held: Coins,
+    item: &ItemName,
+) -> Result<(), Refusal> {
+    let &(item, price) = ledger.merch.get(item).ok_or(Refusal::UnknownItem)?;
+    let left = held.minus(price).ok_or(Refusal::InsufficientCoins)?;
+
+    set_balance(ledger, changes, by, left);
+    *changes.purchases.entry((by, item)).or_default() += 1;
+    changes.entries.push(Entry { from: by, to: Destination::Item(item), amount: price });
+    Ok(())
+}
+
+fn transfer(
+    ledger: &mut Ledger,
+    changes: &mut Changes,
+    by: AccountId,
+    held: Coins,
+    to: &Username,
+    amount: Amount,
+) -> Result<(), Refusal> {
+    let &to = ledger.accounts.get(to).ok_or(Refusal::UnknownRecipient)?;
+    if to == by {
+        return Err(Refusal::SelfTransfer);
+    }
+    let left = held.minus(amount).ok_or(Refusal::InsufficientCoins)?;
+    let received = ledger.balances[&to].plus(amount).ok_or(Refusal::RecipientFull)?;
+
+    set_balance(ledger, changes, by, left);
+    set_balance(ledger, changes, to, received);
+    changes.entries.push(Entry { from: by, to: Destination::Account(to), amount });
+    Ok(())
+}
+
+fn set_balance(ledger: &mut Ledger, changes: &mut Changes, account: AccountId, coins: Coins) {
+    ledger.balances.insert(account, coins);
+    changes.balances.insert(account, coins);
+}
+
+impl Refusal {
+    /// Every refusal, in the order of the enum.
+    pub const ALL: [Refusal; 10] = [
+        Refusal::UsernameTaken,
+        Refusal::UnknownAccount,
+        Refusal::KeyReused,
+        Refusal::Malformed,
+        Refusal::AmountNotPositive,
+        Refusal::UnknownItem,
+        Refusal::UnknownRecipient,
+        Refusal::SelfTransfer,
+        Refusal::InsufficientCoins,
+        Refusal::RecipientFull,
+    ];
+
+    /// The name by which machines know it: in answers, metrics and remembered outcomes.
+    pub fn code(self) -> &'static str {
+        match self {
+            Refusal::UsernameTaken => "username_taken",
+            Refusal::UnknownAccount => "unknown_account",
+            Refusal::KeyReused => "idempotency_key_reused",
+            Refusal::Malformed => "invalid_request",
+            Refusal::AmountNotPositive => "invalid_amount",
+            Refusal::UnknownItem => "unknown_item",
+            Refusal::UnknownRecipient => "unknown_recipient",
+            Refusal::SelfTransfer => "self_transfer",
+            Refusal::InsufficientCoins => "insufficient_coins",
+            Refusal::RecipientFull => "recipient_full",
+        }
+    }
+
+    /// The refusal whose code this is.
+    pub fn from_code(code: &str) -> Option<Refusal> {
+        Self::ALL.into_iter().find(|refusal| refusal.code() == code)
+    }
+}
+
+impl Changes {
+    /// Nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.opened.is_empty() && self.entries.is_empty() && self.remembered.is_empty()
+    }
+}

@@ -1,0 +1,32 @@
+//! Accounts, as logging in needs them.
+
+use crate::shop::{AccountId, Username};
+
+use super::{Database, StorageError};
+
+/// What a password is checked against.
+#[derive(Clone)]
+pub struct Credentials {
+    pub account: AccountId,
+    /// A PHC string.
+    pub password_hash: String,
+}
+
+impl Database {
+    /// The credentials of `username`, if there is such an account.
+    pub async fn credentials_fetch(
+        &self,
+        username: &Username,
+    ) -> Result<Option<Credentials>, StorageError> {
+        let username = username.clone();
+        let row: Option<(i64, String)> = self
+            .read(|pool| async move {
+                sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
+                    .bind(username.as_str())
+                    .fetch_optional(&pool)
+                    .await
+            })
+            .await?;
+        Ok(row.map(|(id, password_hash)| Credentials { account: AccountId(id), password_hash }))
+    }
+}

@@ -1,0 +1,165 @@
+//! The proof that no coin was lost or minted, read from one snapshot.
+
+use sqlx::{Connection, PgConnection};
+
+use super::{DatabaseOptions, StorageError};
+
+/// The most lies that one kind of check reports; more would not say more.
+const LIES_SHOWN: i64 = 10;
+
+/// What the books say, and where they contradict themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Audit {
+    pub totals: Totals,
+    pub lies: Vec<Lie>,
+}
+
+/// The shop in numbers; coins are sums over all users, so they may pass 64 bits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Totals {
+    pub users: i64,
+    pub movements: i64,
+    pub granted: i128,
+    pub held: i128,
+    pub spent: i128,
+    /// Moved from user to user.
+    pub transferred: i128,
+    /// Items bought.
+    pub items: i128,
+}
+
+/// Something that cannot be true of honest books, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lie(pub String);
+
+impl Audit {
+    /// Reads everything once, in one snapshot, while the shop goes on working.
+    pub async fn run(options: &DatabaseOptions) -> Result<Audit, StorageError> {
+        let mut connection = options.connect().await?;
+        // Whole tables are read here: the opposite of what other sessions are set up for.
+        sqlx::raw_sql(
+            "SET statement_timeout = 0; SET enable_seqscan = on; SET enable_hashjoin = on;
+             SET enable_mergejoin = on; SET work_mem = '256MB';
+             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        )
+        .execute(&mut connection)
+        .await?;
+        let totals = totals(&mut connection).await?;
+        let mut lies = Vec::new();
+        lies.extend(balances_that_lie(&mut connection).await?);
+        lies.extend(inventories_that_lie(&mut connection).await?);
+        lies.extend(rows_below_zero(&mut connection).await?);
+        if totals.granted != totals.held + totals.spent {
+            lies.push(Lie(format!(
+                "{} coins were granted, but {} are held and {} were spent",
+                totals.granted, totals.held, totals.spent
+            )));
+        }
+        // The transaction only read; a connection that cannot be closed politely is dropped.
+        let _ = connection.close().await;
+        Ok(Audit { totals, lies })
+    }
+}
+
+async fn totals(connection: &mut PgConnection) -> Result<Totals, StorageError> {
+    // Sums of int8 are numeric, which travels best as text.
+    let row: (i64, i64, String, String, String, String, String) = sqlx::query_as(
+        "SELECT (SELECT count(*) FROM users),
+                count(*),
+                coalesce(sum(amount) FILTER (WHERE from_id IS NULL), 0)::text,
+                (SELECT coalesce(sum(coins), 0)::text FROM balance),
+                coalesce(sum(amount) FILTER (WHERE to_id IS NULL), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE from_id IS NOT NULL AND to_id IS NOT NULL), 0)::text,
+                (SELECT coalesce(sum(quantity), 0)::text FROM inventory)
+         FROM history",
+    )
+    .fetch_one(connection)
+    .await?;
+    let (users, movements, granted, held, spent, transferred, items) = row;
+    let number = |text: String| {
+        text.parse::<i128>().map_err(|_| StorageError::Unexpected(format!("not a sum: {text}")))
+    };
+    Ok(Totals {
+        users,
+        movements,
+        granted: number(granted)?,
+        held: number(held)?,
+        spent: number(spent)?,
+        transferred: number(transferred)?,
+        items: number(items)?,
+    })
+}
+
+/// Users whose coins are not the sum of their history, or who have no balance at all.
+async fn balances_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64, Option<String>, Option<i64>, String)> = sqlx::query_as(
+        "SELECT coalesce(users.id, summed.user_id, balance.user_id), username, coins,
+                coalesce(summed.coins_moved, 0)::text
+         FROM users
+         FULL JOIN balance ON balance.user_id = users.id
+         FULL JOIN (
+             SELECT user_id, sum(amount) AS coins_moved FROM (
+                 SELECT to_id AS user_id, amount FROM history WHERE to_id IS NOT NULL
+                 UNION ALL
+                 SELECT from_id, -amount FROM history WHERE from_id IS NOT NULL
+             ) AS moved GROUP BY user_id
+         ) AS summed ON summed.user_id = coalesce(users.id, balance.user_id)
+         WHERE username IS NULL OR coins IS NULL OR coins <> coalesce(summed.coins_moved, 0)
+         ORDER BY 1 LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, username, coins, summed)| {
+            let user = username.map_or(format!("user {id}, who does not exist,"), |name| {
+                format!("user {id} ({name})")
+            });
+            Lie(match coins {
+                Some(coins) => format!("{user} holds {coins} coins, but the history says {summed}"),
+                None => format!("{user} has no balance, but the history says {summed}"),
+            })
+        })
+        .collect())
+}
+
+/// Users who own another number of an item than they bought.
+async fn inventories_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64, i16, i64, i64)> = sqlx::query_as(
+        "SELECT coalesce(owned.user_id, bought.user_id), coalesce(owned.item_id, bought.item_id),
+                coalesce(owned.quantity, 0), coalesce(bought.quantity, 0)
+         FROM inventory AS owned
+         FULL JOIN (
+             SELECT from_id AS user_id, item_id, count(*) AS quantity
+             FROM history WHERE to_id IS NULL GROUP BY from_id, item_id
+         ) AS bought ON bought.user_id = owned.user_id AND bought.item_id = owned.item_id
+         WHERE coalesce(owned.quantity, 0) <> coalesce(bought.quantity, 0)
+         ORDER BY 1, 2 LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(user, item, owned, bought)| {
+            Lie(format!("user {user} owns {owned} of item {item}, but bought {bought}"))
+        })
+        .collect())
+}
+
+/// Rows that the table's own constraints should have kept out.
+async fn rows_below_zero(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "SELECT 'balance of user', user_id, coins FROM balance WHERE coins < 0
+         UNION ALL
+         SELECT 'inventory of user', user_id, quantity FROM inventory WHERE quantity < 0
+         UNION ALL
+         SELECT 'history entry', id, amount FROM history WHERE amount <= 0
+         LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows.into_iter().map(|(what, id, number)| Lie(format!("{what} {id} is {number}"))).collect())
+}

@@ -1,0 +1,157 @@
+//! Every movement of an account's coins, a page at a time, and totals.
+
+use time::OffsetDateTime;
+
+use crate::shop::AccountId;
+
+use super::{Database, StorageError};
+
+/// One movement of an account's coins, seen from that account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Movement {
+    pub id: i64,
+    pub kind: MovementKind,
+    /// At least 1.
+    pub amount: i64,
+    pub at: OffsetDateTime,
+}
+
+/// What moved the coins, with the other user's or the item's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MovementKind {
+    Grant,
+    Received { from: String },
+    Sent { to: String },
+    Purchase { item: String },
+}
+
+/// A page of history, newest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    pub movements: Vec<Movement>,
+    /// There are older movements than these.
+    pub more: bool,
+}
+
+/// An account's transfers added up by counterparty, largest total first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub received: Vec<Total>,
+    pub sent: Vec<Total>,
+}
+
+/// All transfers between an account and one counterparty, in one direction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    pub username: String,
+    pub amount: i64,
+    pub transfers: i64,
+}
+
+impl Database {
+    /// At most `limit` movements of `account` older than movement `before`.
+    pub async fn history_page_fetch(
+        &self,
+        account: AccountId,
+        before: i64,
+        limit: u16,
+    ) -> Result<Page, StorageError> {
+        // Each branch reads its own index backwards and stops after a page.
+        let one_more = i64::from(limit) + 1;
+        type Row = (i64, i16, Option<String>, i64, OffsetDateTime);
+        let rows: Vec<Row> = self
+            .read(move |pool| async move {
+                sqlx::query_as(
+                    "SELECT id, kind, CASE kind
+                         WHEN 1 THEN (SELECT username FROM users WHERE users.id = other_id)
+                         WHEN 2 THEN (SELECT username FROM users WHERE users.id = other_id)
+                         WHEN 3 THEN (SELECT name FROM merch WHERE merch.id = other_id)
+                     END, amount, created_at
+                     FROM (
+                         (SELECT id, 0::int2 AS kind, 0::int8 AS other_id, amount, created_at
+                          FROM history WHERE to_id = $1 AND from_id IS NULL AND id < $2
+                          ORDER BY id DESC LIMIT $3)
+                         UNION ALL
+                         (SELECT id, 1::int2, from_id, amount, created_at
+                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL
+                            AND to_id IS NOT NULL AND id < $2
+                          ORDER BY id DESC LIMIT $3)
+                         UNION ALL
+                         (SELECT id, 2::int2, to_id, amount, created_at
+                          FROM history WHERE from_id = $1 AND from_id IS NOT NULL
+                            AND to_id IS NOT NULL AND id < $2
+                          ORDER BY id DESC LIMIT $3)
+                         UNION ALL
+                         (SELECT id, 3::int2, item_id, amount, created_at
+                          FROM history WHERE from_id = $1 AND to_id IS NULL AND id < $2
+                          ORDER BY id DESC LIMIT $3)
+                     ) AS movement
+                     ORDER BY id DESC LIMIT $3",
+                )
+                .bind(account.0)
+                .bind(before)
+                .bind(one_more)
+                .fetch_all(&pool)
+                .await
+            })
+            .await?;
+
+        let more = rows.len() > usize::from(limit);
+        let movements = rows
+            .into_iter()
+            .take(usize::from(limit))
+            .map(|(id, kind, name, amount, at)| {
+                let name = name.unwrap_or_default();
+                let kind = match kind {
+                    0 => MovementKind::Grant,
+                    1 => MovementKind::Received { from: name },
+                    2 => MovementKind::Sent { to: name },
+                    _ => MovementKind::Purchase { item: name },
+                };
+                Movement { id, kind, amount, at }
+            })
+            .collect();
+        Ok(Page { movements, more })
+    }
+
+    /// The `limit` counterparties with the largest totals, each way, of all `account`'s
+    /// transfers. Costs as much as the account has transfers.
+    pub async fn history_summary_fetch(
+        &self,
+        account: AccountId,
+        limit: u16,
+    ) -> Result<Summary, StorageError> {
+        let rows: Vec<(bool, String, i64, i64)> = self
+            .read(move |pool| async move {
+                // Coins that went back and forth may add up to more than they are.
+                sqlx::query_as(
+                    "(SELECT true, username, amount, transfers
+                      FROM (SELECT from_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
+                            FROM history
+                            WHERE to_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                            GROUP BY from_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
+                      JOIN users ON users.id = from_id)
+                     UNION ALL
+                     (SELECT false, username, amount, transfers
+                      FROM (SELECT to_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
+                            FROM history
+                            WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                            GROUP BY to_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
+                      JOIN users ON users.id = to_id)
+                     ORDER BY 3 DESC, 2",
+                )
+                .bind(account.0)
+                .bind(i64::from(limit))
+                .fetch_all(&pool)
+                .await
+            })
+            .await?;
+
+        let mut summary = Summary::default();
+        for (received, username, amount, transfers) in rows {
+            let side = if received { &mut summary.received } else { &mut summary.sent };
+            side.push(Total { username, amount, transfers });
+        }
+        Ok(summary)
+    }
+}

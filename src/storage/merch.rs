@@ -1,0 +1,22 @@
+//! The catalogue.
+
+use super::{Database, StorageError};
+
+/// An item on sale and its price in coins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MerchItem {
+    pub name: String,
+    pub price: i64,
+}
+
+impl Database {
+    /// Everything on sale, in the catalogue's order.
+    pub async fn merch_fetch_all(&self) -> Result<Vec<MerchItem>, StorageError> {
+        let rows: Vec<(String, i64)> = self
+            .read(|pool| async move {
+                sqlx::query_as("SELECT name, price FROM merch ORDER BY id").fetch_all(&pool).await
+            })
+            .await?;
+        Ok(rows.into_iter().map(|(name, price)| MerchItem { name, price }).collect())
+    }
+}

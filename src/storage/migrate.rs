@@ -1,0 +1,116 @@
+//! The schema's history: numbered up/down pairs in `migrations/`, embedded in the binary.
+
+use sqlx::migrate::{Migrate, MigrateError, Migrator};
+use sqlx::{Connection, PgConnection};
+
+use super::{DatabaseOptions, StorageError};
+
+static MIGRATOR: Migrator = sqlx::migrate!();
+
+/// sqlx's own table of what was applied.
+const APPLIED_TABLE: &str = "_sqlx_migrations";
+
+/// A session that changes the schema.
+#[derive(Debug)]
+pub struct Migrations {
+    connection: PgConnection,
+}
+
+/// One migration, as `migrate status` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedMigration {
+    pub version: i64,
+    pub name: String,
+    pub state: MigrationState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MigrationState {
+    Applied,
+    Pending,
+    /// Applied, but not by this text: the file was edited after it had landed.
+    Altered,
+    /// Applied by a newer release; this binary does not know it.
+    Unknown,
+}
+
+impl Migrations {
+    /// Connects without the limits of ordinary sessions: a migration takes what it takes.
+    pub async fn connect(options: &DatabaseOptions) -> Result<Migrations, StorageError> {
+        let mut connection = options.connect().await?;
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0; SET enable_seqscan = on")
+            .execute(&mut connection)
+            .await?;
+        Ok(Migrations { connection })
+    }
+
+    /// Applies every pending migration, each in a transaction of its own; processes that do
+    /// so at once wait for each other. Returns the versions that were applied.
+    pub async fn up(&mut self) -> Result<Vec<i64>, StorageError> {
+        let before = self.applied_versions().await?;
+        MIGRATOR.run_direct(None, &mut self.connection, false).await?;
+        let after = self.applied_versions().await?;
+        Ok(after.into_iter().filter(|version| !before.contains(version)).collect())
+    }
+
+    /// Reverts the newest `count` migrations, newest first: their versions. What their
+    /// tables held is gone.
+    pub async fn down(&mut self, count: usize) -> Result<Vec<i64>, StorageError> {
+        let mut applied = self.applied_versions().await?;
+        applied.sort_unstable_by(|a, b| b.cmp(a));
+        let target = applied.get(count).copied().unwrap_or(0);
+        applied.truncate(count);
+        if !applied.is_empty() {
+            MIGRATOR.undo(&mut self.connection, target).await?;
+        }
+        Ok(applied)
+    }
+
+    /// Every migration that this binary or the database knows, oldest first.
+    pub async fn status(&mut self) -> Result<Vec<AppliedMigration>, StorageError> {
+        self.connection.ensure_migrations_table(APPLIED_TABLE).await?;
+        let applied = self.connection.list_applied_migrations(APPLIED_TABLE).await?;
+        let ours =
+            MIGRATOR.iter().filter(|migration| !migration.migration_type.is_down_migration());
+        let mut status: Vec<AppliedMigration> = ours
+            .map(|ours| {
+                let state = match applied.iter().find(|theirs| theirs.version == ours.version) {
+                    None => MigrationState::Pending,
+                    Some(theirs) if theirs.checksum == ours.checksum => MigrationState::Applied,
+                    Some(_) => MigrationState::Altered,
+                };
+                let name = ours.description.to_string();
+                AppliedMigration { version: ours.version, name, state }
+            })
+            .collect();
+        let unknown = applied.iter().filter(|theirs| !MIGRATOR.version_exists(theirs.version));
+        status.extend(unknown.map(|theirs| AppliedMigration {
+            version: theirs.version,
+            name: "unknown to this release".into(),
+            state: MigrationState::Unknown,
+        }));
+        status.sort_unstable_by_key(|migration| migration.version);
+        Ok(status)
+    }
+
+    /// Hangs up.
+    pub async fn close(self) {
+        // Everything is committed; a connection that cannot be closed politely is dropped.
+        let _ = self.connection.close().await;
+    }
+
+    async fn applied_versions(&mut self) -> Result<Vec<i64>, StorageError> {
+        self.connection.ensure_migrations_table(APPLIED_TABLE).await?;
+        let applied = self.connection.list_applied_migrations(APPLIED_TABLE).await?;
+        Ok(applied.into_iter().map(|migration| migration.version).collect())
+    }
+}
+
+impl From<MigrateError> for StorageError {
+    fn from(error: MigrateError) -> StorageError {
+        match error {
+            MigrateError::Execute(error) => error.into(),
+            error => StorageError::Unexpected(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! PostgreSQL: the only SQL in the program, one function a statement.
+//!
+//! Reads are single statements, each its own snapshot, on a pool of connections. Coins are
+//! written through one [`Writer`], whose [`Transaction`] is the only door to a transaction
+//! that changes them. What the driver says stays here: it leaves as a [`StorageError`].
+
+mod accounts;
+mod audit;
+mod connect;
+mod error;
+mod history;
+mod idempotency;
+mod info;
+mod ledger;
+mod merch;
+mod migrate;
+mod seed;
+mod transaction;
+
+pub use accounts::Credentials;
+pub use audit::{Audit, Lie, Totals};
+pub use connect::{Database, DatabaseOptions};
+pub use error::StorageError;
+pub use history::{Movement, MovementKind, Page, Summary, Total};
+pub use info::Info;
+pub use merch::MerchItem;
+pub use migrate::{AppliedMigration, MigrationState, Migrations};
+pub use seed::Seed;
+pub use transaction::{Transaction, Writer};

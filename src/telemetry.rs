@@ -1,0 +1,63 @@
+//! What the process says of itself: logs and metrics.
+
+use std::io::IsTerminal;
+use std::sync::OnceLock;
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{InvalidConfig, Log, LogFormat};
+
+/// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 10.0];
+
+/// Bounds for batch sizes, in commands.
+const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// Sends logs to standard error from here on, in colour only if that is a terminal.
+pub fn start_logging(log: &Log) -> Result<(), InvalidConfig> {
+    // sqlx logs every notice of the server; its errors reach our own log with more context.
+    let filter = EnvFilter::try_new(format!("sqlx=warn,{}", log.level))
+        .map_err(|error| InvalidConfig::new("log.level", error))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match log.format {
+        LogFormat::Pretty => logs.compact().finish().init(),
+        LogFormat::Json => logs.json().flatten_event(true).finish().init(),
+    }
+    Ok(())
+}
+
+/// The process's metrics, in Prometheus's text format; the first call starts collecting.
+pub fn metrics() -> &'static PrometheusHandle {
+    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+    METRICS.get_or_init(|| {
+        let handle = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+            .and_then(|builder| {
+                builder.set_buckets_for_metric(Matcher::Suffix("_batch_size".into()), &COMMANDS)
+            })
+            .and_then(PrometheusBuilder::install_recorder)
+            .expect("the buckets are not empty and this is the only recorder");
+        describe();
+        handle
+    })
+}
+
+fn describe() {
+    describe_counter!("merch_http_requests_total", "Requests answered, by route and status");
+    describe_histogram!("merch_http_request_seconds", Unit::Seconds, "Time to answer, by route");
+    describe_gauge!("merch_http_connections", "Open connections");
+    describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
+    describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
+    describe_histogram!("merch_engine_commit_seconds", Unit::Seconds, "From BEGIN to committed");
+    describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
+    describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
+    describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
+    describe_gauge!("merch_hashing_queue_depth", "Logins hashing or waiting to");
+}
