@@ -38,7 +38,7 @@ const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 /// Durability is PostgreSQL's default: every commit is on disk before it is answered.
 const SETTINGS: [&str; 6] = [
     "listen_addresses=",
-    "max_connections=100",
+    "max_connections=200",
     "shared_buffers=256MB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",

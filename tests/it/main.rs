@@ -1,0 +1,11 @@
+//! One test binary: the real program against a real PostgreSQL, a fresh database a test.
+//!
+//! Files mirror the routes; `support` speaks the shop's language, so that a test reads as
+//! what it says: `alice.sends(&bob, 50)`.
+
+mod support;
+
+mod auth;
+mod buy;
+mod info;
+mod send_coin;

@@ -1,0 +1,89 @@
+//! The real program, in a process of its own.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+
+/// The longest that anything a process is waited for may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A shop that serves in a process of its own; killed with this.
+pub struct Process {
+    pub base: String,
+    /// What it said when it started.
+    pub banner: String,
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+/// A command line of the program, its environment free of settings.
+pub fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_merch-store"));
+    for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("MERCH__")) {
+        command.env_remove(key);
+    }
+    command.args(arguments).kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+impl Process {
+    /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
+    pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
+        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut banner = String::new();
+        let reading = async {
+            while !banner.contains("\n  data  ") || !banner.ends_with('\n') {
+                let read = stdout.read_line(&mut banner).await.unwrap();
+                assert_ne!(read, 0, "the program ended at start; it said: {banner}");
+            }
+        };
+        timeout(PATIENCE, reading).await.expect("the program starts");
+        let url = banner.lines().find_map(|line| line.strip_prefix("  shop  ")).unwrap();
+        Process { base: url.replace("localhost", "127.0.0.1"), banner, child, stdout }
+    }
+
+    /// A replica on the database at `url`.
+    pub async fn replica(url: &str) -> Process {
+        let environment = [
+            ("MERCH__DATABASE__URL", url),
+            ("MERCH__DATABASE__MAX_CONNECTIONS", "4"),
+            ("MERCH__AUTH__JWT_SECRET", super::shop::SECRET),
+            ("MERCH__LOG__LEVEL", "warn"),
+        ];
+        Process::serve(&[], &environment).await
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id().unwrap().try_into().unwrap()
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let kill = std::process::Command::new("kill");
+        send_signal(kill, signal, self.pid());
+    }
+
+    /// The exit code, once it has ended by itself.
+    pub async fn exit_code(mut self) -> Option<i32> {
+        let status = timeout(PATIENCE, self.child.wait()).await.expect("the program ends").unwrap();
+        status.code()
+    }
+
+    /// Everything that it printed after its banner, once it has ended.
+    pub async fn rest_of_output(mut self) -> String {
+        let mut rest = String::new();
+        timeout(PATIENCE, self.stdout.read_to_string(&mut rest)).await.unwrap().unwrap();
+        rest
+    }
+}
+
+/// Sends `signal` ("TERM", "KILL", ...) to process `pid`.
+pub fn send_signal(mut kill: std::process::Command, signal: &str, pid: i32) {
+    let status = kill.arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
+    assert!(status.success(), "cannot send {signal} to {pid}");
+}
