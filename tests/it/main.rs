@@ -5,7 +5,9 @@
 
 mod support;
 
-mod auth;
-mod buy;
-mod info;
+mod bank;
+mod faults;
+mod hang_ups;
+mod outage;
+mod program;
 mod send_coin;

@@ -6,7 +6,21 @@ pub mod process;
 pub mod proxy;
 pub mod shop;
 
+use std::time::{Duration, Instant};
+
 pub use database::TestDatabase;
 pub use person::{Person, Reply};
 pub use process::Process;
 pub use shop::TestShop;
+
+/// The longest that anything which must come true may take to.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again and again until `what` is so.
+pub async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let since = Instant::now();
+    while !is_so().await {
+        assert!(since.elapsed() < PATIENCE, "never came true: {what}");
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,5 +1,6 @@
 //! The real program, in a process of its own.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ impl Process {
     /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
-        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped());
+        command.args(arguments).stdout(Stdio::piped());
+        command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
         let mut child = command.spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
@@ -54,7 +56,6 @@ impl Process {
             ("MERCH__DATABASE__URL", url),
             ("MERCH__DATABASE__MAX_CONNECTIONS", "4"),
             ("MERCH__AUTH__JWT_SECRET", super::shop::SECRET),
-            ("MERCH__LOG__LEVEL", "warn"),
         ];
         Process::serve(&[], &environment).await
     }
@@ -64,8 +65,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let kill = std::process::Command::new("kill");
-        send_signal(kill, signal, self.pid());
+        send_signal(signal, self.pid());
     }
 
     /// The exit code, once it has ended by itself.
@@ -83,7 +83,20 @@ impl Process {
 }
 
 /// Sends `signal` ("TERM", "KILL", ...) to process `pid`.
-pub fn send_signal(mut kill: std::process::Command, signal: &str, pid: i32) {
+pub fn send_signal(signal: &str, pid: i32) {
+    let mut kill = std::process::Command::new("kill");
     let status = kill.arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
     assert!(status.success(), "cannot send {signal} to {pid}");
+}
+
+/// The process id of the private PostgreSQL that runs in the data folder at `path`.
+pub fn postmaster_pid(path: &Path) -> i32 {
+    let pid_file = std::fs::read_to_string(path.join("postgres/postmaster.pid")).unwrap();
+    pid_file.lines().next().unwrap().parse().unwrap()
+}
+
+/// Whether process `pid` is there.
+pub fn is_running(pid: i32) -> bool {
+    let ps = std::process::Command::new("ps").arg("-p").arg(pid.to_string()).output().unwrap();
+    ps.status.success()
 }
