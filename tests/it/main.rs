@@ -11,3 +11,4 @@ mod hang_ups;
 mod outage;
 mod program;
 mod send_coin;
+mod structure;
