@@ -342,7 +342,10 @@ impl Files {
                 self.make_folder(sockets)?;
             }
             let mut server = self.command("sh");
-            server.args(["-c", SUPERVISOR, "sh"]).arg(sockets).arg(programs.folder.join("postgres"));
+            server
+                .args(["-c", SUPERVISOR, "sh"])
+                .arg(sockets)
+                .arg(programs.folder.join("postgres"));
             server.arg("-D").arg(door.path()).arg("-k").arg(sockets);
             server.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
             let mut supervisor = server
