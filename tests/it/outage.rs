@@ -31,7 +31,7 @@ async fn a_killed_database_is_survived_under_load_and_nothing_acknowledged_is_lo
     let load = Load::start(&shop).await;
     load.gets_through(100).await;
 
-    send_signal("KILL", postmaster_pid(folder.path()));
+    send_signal("KILL", postmaster_pid(folder.path()).unwrap());
     shop.is_not_ready().await;
 
     // Only now does somebody start it again, as an operator would.

@@ -89,10 +89,11 @@ pub fn send_signal(signal: &str, pid: i32) {
     assert!(status.success(), "cannot send {signal} to {pid}");
 }
 
-/// The process id of the private PostgreSQL that runs in the data folder at `path`.
-pub fn postmaster_pid(path: &Path) -> i32 {
-    let pid_file = std::fs::read_to_string(path.join("postgres/postmaster.pid")).unwrap();
-    pid_file.lines().next().unwrap().parse().unwrap()
+/// The process id of the private PostgreSQL that runs in the data folder at `path`, if one
+/// does.
+pub fn postmaster_pid(path: &Path) -> Option<i32> {
+    let pid_file = std::fs::read_to_string(path.join("postgres/postmaster.pid")).ok()?;
+    pid_file.lines().next()?.parse().ok()
 }
 
 /// Whether process `pid` is there.
