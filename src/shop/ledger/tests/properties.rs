@@ -30,12 +30,16 @@ enum What {
     Bad(Refusal),
 }
 
+/// From whom, to whom, for which item, how many coins.
+type Row = (Option<usize>, Option<usize>, Option<&'static str>, i64);
+
+/// Whose key, what it was used for, how that ended.
+type Promise = ((usize, u8), What, Result<(), Refusal>);
+
 #[derive(Default)]
 struct Model {
-    /// From whom, to whom, for which item, how many coins.
-    rows: Vec<(Option<usize>, Option<usize>, Option<&'static str>, i64)>,
-    /// Whose key, what it was used for, how that ended.
-    promises: Vec<((usize, u8), What, Result<(), Refusal>)>,
+    rows: Vec<Row>,
+    promises: Vec<Promise>,
 }
 
 impl Model {
@@ -81,11 +85,7 @@ impl Model {
     }
 
     /// The row that `what` would leave behind.
-    fn try_to(
-        &self,
-        by: usize,
-        what: What,
-    ) -> Result<(Option<usize>, Option<usize>, Option<&'static str>, i64), Refusal> {
+    fn try_to(&self, by: usize, what: What) -> Result<Row, Refusal> {
         let (to, item, amount) = match what {
             What::Open => unreachable!("opened before"),
             What::Bad(refusal) => return Err(refusal),
