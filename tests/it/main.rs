@@ -5,10 +5,15 @@
 
 mod support;
 
+mod audit;
 mod bank;
+mod engine;
 mod faults;
 mod hang_ups;
+mod migrations;
+mod model;
 mod outage;
 mod program;
+mod seed;
 mod send_coin;
 mod structure;
