@@ -8,4 +8,5 @@ mod support;
 mod auth;
 mod buy;
 mod info;
+mod merch;
 mod send_coin;

@@ -33,8 +33,19 @@ impl Process {
     /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
-        command.args(arguments).envs(environment.iter().copied()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        command.args(arguments).envs(environment.iter().copied());
+        Process::start(command).await
+    }
+
+    /// The same, with its log in `file`.
+    pub async fn serve_logging_to(file: std::fs::File, environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied()).stderr(file);
+        Process::start(command).await
+    }
+
+    async fn start(mut command: Command) -> Process {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         let reading = async {
