@@ -7,6 +7,13 @@ mod support;
 
 mod auth;
 mod buy;
+mod errors;
+mod health;
+mod history;
+mod idempotency;
 mod info;
 mod merch;
+mod metrics;
+mod requests;
 mod send_coin;
+mod tokens;
