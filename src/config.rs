@@ -181,14 +181,6 @@ impl Config {
                 )));
             }
         }
-        if self.database.url.is_some() && self.auth.jwt_secret.is_none() {
-            return Err(InvalidConfig(
-                "auth.jwt_secret is required with database.url, so that replicas accept each \
-                 other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
-                 good one"
-                    .into(),
-            ));
-        }
         if self.info.history_limit == 0 {
             return Err(InvalidConfig("info.history_limit must be at least 1".into()));
         }
@@ -266,7 +258,6 @@ mod tests {
             (("MERCH__LOG__FORMAT", "xml"), "log.format"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
             (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
-            (("MERCH__DATABASE__URL", "postgres://db/shop"), "auth.jwt_secret"),
         ] {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");

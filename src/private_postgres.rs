@@ -45,9 +45,12 @@ const SETTINGS: [&str; 6] = [
     "log_min_messages=warning",
 ];
 
-/// Runs a server (the arguments) and ends it when standard input closes: the one thing that
-/// happens however the parent dies.
+/// Runs a server (the arguments after the first) and ends it when standard input closes: the
+/// one thing that happens however the parent dies. Then removes the folder of its sockets (the
+/// first argument).
 const SUPERVISOR: &str = r#"
+sockets=$1
+shift
 exec 3<&0
 "$@" </dev/null 3<&- &
 server=$!
@@ -56,6 +59,7 @@ watch=$!
 wait $server
 status=$?
 kill $watch 2>/dev/null
+rm -rf "$sockets"
 exit $status
 "#;
 
@@ -137,7 +141,7 @@ impl PrivatePostgres {
             files.make_cluster(&programs).await?;
         }
         files.stop_orphan(&programs).await;
-        let sockets = files.make_socket_folder()?;
+        let sockets = Files::socket_folder();
         let server = files.start_server(&programs, &sockets).await?;
         Ok(PrivatePostgres { programs, files, sockets, server })
     }
@@ -184,8 +188,6 @@ impl PrivatePostgres {
                 "the private PostgreSQL is slow to stop; it will recover at the next start"
             );
         }
-        // An empty folder in the system's temporary one is all that could be left.
-        let _ = fs::remove_dir_all(&self.sockets);
     }
 }
 
@@ -319,11 +321,9 @@ impl Files {
 
     /// A folder with a short name, because the path of a socket has room for a hundred
     /// characters only.
-    fn make_socket_folder(&self) -> Result<PathBuf, PrivatePostgresError> {
+    fn socket_folder() -> PathBuf {
         let name = format!("merch-store-{:08x}", rand::random::<u32>());
-        let folder = std::env::temp_dir().join(name);
-        self.make_folder(&folder)?;
-        Ok(folder)
+        std::env::temp_dir().join(name)
     }
 
     /// Starts the server and waits until it takes connections.
@@ -337,8 +337,15 @@ impl Files {
         loop {
             let deadline = Instant::now() + START_DEADLINE;
             let log = self.open_log()?;
+            // The server before, if there was one, took its folder along.
+            if !sockets.exists() {
+                self.make_folder(sockets)?;
+            }
             let mut server = self.command("sh");
-            server.args(["-c", SUPERVISOR, "sh"]).arg(programs.folder.join("postgres"));
+            server
+                .args(["-c", SUPERVISOR, "sh"])
+                .arg(sockets)
+                .arg(programs.folder.join("postgres"));
             server.arg("-D").arg(door.path()).arg("-k").arg(sockets);
             server.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
             let mut supervisor = server

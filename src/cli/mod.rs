@@ -56,14 +56,14 @@ enum Command {
 #[derive(Args, Debug)]
 struct Common {
     /// Read settings from this TOML file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The data folder of a shop with a private PostgreSQL [data_dir].
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, global = true, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
     /// Use this PostgreSQL; MERCH__DATABASE__URL keeps its password out of sight
     /// [database.url].
-    #[arg(long, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
 }
 

@@ -93,7 +93,11 @@ impl Server {
                 let url = url.expose_secret();
                 (DatabaseOptions::from_url(url).context("database.url")?, secret.clone(), None)
             }
-            (Some(_), None) => anyhow::bail!("auth.jwt_secret is required with database.url"),
+            (Some(_), None) => anyhow::bail!(
+                "auth.jwt_secret is required with database.url, so that replicas accept each \
+                 other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
+                 good one"
+            ),
             (None, secret) => {
                 let own = OwnDatabase::start(&config.data_dir).await?;
                 let secret = secret.clone().map_or_else(|| own.folder.secret(), Ok)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::shop::ItemName;
@@ -31,16 +31,11 @@ use super::extract::{Authenticated, OptionalKey};
     ),
 )]
 pub async fn buy(
-    method: Method,
     State(shop): State<Arc<Shop>>,
     Authenticated(identity): Authenticated,
     key: OptionalKey,
     item: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // axum routes HEAD to GET, but looking must not cost anything.
-    if method == Method::HEAD {
-        return Ok(([(header::ALLOW, "GET,POST")], ApiError::MethodNotAllowed).into_response());
-    }
     // A path that is not even text names no item.
     let text = item.map(|Path(item)| item).unwrap_or_default();
     let action =
@@ -66,13 +61,18 @@ pub async fn buy(
     ),
 )]
 pub async fn buy_by_post(
-    method: Method,
     shop: State<Arc<Shop>>,
     identity: Authenticated,
     key: OptionalKey,
     item: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    buy(method, shop, identity, key, item).await
+    buy(shop, identity, key, item).await
+}
+
+/// Answers every other method, HEAD included, which would be GET without its answer: looking
+/// must not cost anything.
+pub async fn wrong_method() -> impl IntoResponse {
+    ([(header::ALLOW, "GET,POST")], ApiError::MethodNotAllowed)
 }
 
 /// Has `order` carried out and answers for it: an empty 200 or the refusal, and whether it

@@ -72,11 +72,13 @@ pub fn router(shop: Shop) -> Router {
 }
 
 fn api() -> OpenApiRouter<Arc<Shop>> {
+    let (schemas, paths, methods) = routes!(buy::buy, buy::buy_by_post);
+    let methods = methods.head(buy::wrong_method).fallback(buy::wrong_method);
     OpenApiRouter::with_openapi(docs::document())
         .routes(routes!(auth::auth))
         .routes(routes!(info::info))
         .routes(routes!(send_coin::send_coin))
-        .routes(routes!(buy::buy, buy::buy_by_post))
+        .routes((schemas, paths, methods))
         .routes(routes!(merch::merch))
         .routes(routes!(history::history))
         .routes(routes!(history::summary))

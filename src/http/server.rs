@@ -7,14 +7,22 @@ use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
+
+/// How long a connection that was made while we were closing may take to ask for something.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// Connections that the kernel may have ready for us (tokio listens with this backlog).
+const KERNEL_QUEUE: usize = 1024;
 
 /// Limits of the accept loop.
 #[derive(Clone, Debug)]
@@ -41,10 +49,19 @@ pub async fn serve(
         .header_read_timeout(options.header_timeout)
         .max_buf_size(options.header_limit);
     let places = Arc::new(Semaphore::new(options.max_connections.get()));
-    let connections = GracefulShutdown::new();
-    let open = gauge!("merch_http_connections");
+    let connections = TaskTracker::new();
+    let closing = CancellationToken::new();
 
-    let mut closing = std::pin::pin!(async {
+    let admit = |stream: TcpStream, place: OwnedSemaphorePermit| {
+        set_up(&stream, options.header_timeout);
+        let serving = connection(http.clone(), stream, router.clone(), closing.clone());
+        connections.spawn(async move {
+            serving.await;
+            drop(place);
+        });
+    };
+
+    let mut grace = std::pin::pin!(async {
         lifecycle.ending().await;
         tokio::time::sleep(options.grace).await;
     });
@@ -54,33 +71,75 @@ pub async fn serve(
             (listener.accept().await, place)
         };
         let (accepted, place) = tokio::select! {
-            () = &mut closing => break,
             accepted = accepting => accepted,
+            () = &mut grace => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        match accepted {
+            Ok((stream, _)) => admit(stream, place),
             Err(error) => {
                 // Out of file descriptors, most likely: some will be free in a moment.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
             }
-        };
-        set_up(&stream, options.header_timeout);
-        let service = TowerToHyperService::new(router.clone());
-        let serving = connections.watch(http.serve_connection(TokioIo::new(stream), service));
-        let open = open.clone();
-        tokio::spawn(async move {
-            open.increment(1);
-            if let Err(error) = serving.await {
-                tracing::debug!(%error, "connection ended");
-            }
-            open.decrement(1);
-            drop(place);
-        });
+        }
+    }
+    // The kernel has told those in its queue that they are connected: they are let in too.
+    for _ in 0..KERNEL_QUEUE {
+        let Ok(place) = places.clone().try_acquire_owned() else { break };
+        match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            Ok(Ok((stream, _))) => admit(stream, place),
+            _ => break,
+        }
     }
     drop(listener);
-    connections.shutdown().await;
+    closing.cancel();
+    connections.close();
+    connections.wait().await;
+}
+
+/// Serves one connection until either side ends it, or until `closing` and the request
+/// under way is answered.
+async fn connection(
+    http: http1::Builder,
+    stream: TcpStream,
+    router: Router,
+    closing: CancellationToken,
+) {
+    let open = gauge!("merch_http_connections");
+    open.increment(1);
+    let heard = Arc::new(SetOnce::new());
+    let service = {
+        let (router, heard) = (TowerToHyperService::new(router), heard.clone());
+        service_fn(move |request| {
+            // All but the first time it is set already.
+            let _ = heard.set(());
+            router.call(request)
+        })
+    };
+    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        () = closing.cancelled() => {
+            // hyper hangs up on a connection without a request yet; it is on its way.
+            let first_request = async {
+                tokio::select! {
+                    ended = &mut serving => Some(ended),
+                    _ = heard.wait() => None,
+                }
+            };
+            match tokio::time::timeout(FIRST_REQUEST, first_request).await {
+                Ok(Some(ended)) => ended,
+                Ok(None) | Err(_) => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended");
+    }
+    open.decrement(1);
 }
 
 /// Small answers leave at once; a client that does not read them is dropped by the kernel.

@@ -6,14 +6,19 @@
 mod support;
 
 mod auth;
+mod bank;
 mod buy;
 mod errors;
+mod faults;
+mod hang_ups;
 mod health;
 mod history;
 mod idempotency;
 mod info;
 mod merch;
 mod metrics;
+mod outage;
+mod program;
 mod requests;
 mod send_coin;
 mod tokens;

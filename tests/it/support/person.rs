@@ -33,9 +33,20 @@ impl Person {
         Person { name: name.into(), token, base: base.into(), client: client.clone() }
     }
 
+    /// Somebody who has a token already, at no shop yet.
+    pub fn with_token(client: &Client, name: &str, token: &str) -> Person {
+        let (name, token, base) = (name.into(), token.into(), String::new());
+        Person { name, token, base, client: client.clone() }
+    }
+
     /// The same person at another replica, with the same token.
     pub fn at(&self, base: &str) -> Person {
         Person { base: base.into(), ..self.clone() }
+    }
+
+    /// The same person with another client.
+    pub fn with_client(&self, client: &Client) -> Person {
+        Person { client: client.clone(), ..self.clone() }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {

@@ -1,5 +1,7 @@
 //! The real program, in a process of its own.
 
+use std::fs::File;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -33,12 +35,13 @@ impl Process {
     /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
-        command.args(arguments).envs(environment.iter().copied());
+        command.args(arguments);
+        command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
         Process::start(command).await
     }
 
     /// The same, with its log in `file`.
-    pub async fn serve_logging_to(file: std::fs::File, environment: &[(&str, &str)]) -> Process {
+    pub async fn serve_logging_to(file: File, environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
         command.envs(environment.iter().copied()).stderr(file);
         Process::start(command).await
@@ -65,7 +68,6 @@ impl Process {
             ("MERCH__DATABASE__URL", url),
             ("MERCH__DATABASE__MAX_CONNECTIONS", "4"),
             ("MERCH__AUTH__JWT_SECRET", super::shop::SECRET),
-            ("MERCH__LOG__LEVEL", "warn"),
         ];
         Process::serve(&[], &environment).await
     }
@@ -75,8 +77,7 @@ impl Process {
     }
 
     pub fn signal(&self, signal: &str) {
-        let kill = std::process::Command::new("kill");
-        send_signal(kill, signal, self.pid());
+        send_signal(signal, self.pid());
     }
 
     /// The exit code, once it has ended by itself.
@@ -94,7 +95,21 @@ impl Process {
 }
 
 /// Sends `signal` ("TERM", "KILL", ...) to process `pid`.
-pub fn send_signal(mut kill: std::process::Command, signal: &str, pid: i32) {
+pub fn send_signal(signal: &str, pid: i32) {
+    let mut kill = std::process::Command::new("kill");
     let status = kill.arg(format!("-{signal}")).arg(pid.to_string()).status().unwrap();
     assert!(status.success(), "cannot send {signal} to {pid}");
+}
+
+/// The process id of the private PostgreSQL that runs in the data folder at `path`, if one
+/// does.
+pub fn postmaster_pid(path: &Path) -> Option<i32> {
+    let pid_file = std::fs::read_to_string(path.join("postgres/postmaster.pid")).ok()?;
+    pid_file.lines().next()?.parse().ok()
+}
+
+/// Whether process `pid` is there.
+pub fn is_running(pid: i32) -> bool {
+    let ps = std::process::Command::new("ps").arg("-p").arg(pid.to_string()).output().unwrap();
+    ps.status.success()
 }

@@ -29,6 +29,8 @@ pub enum Fault {
     CutBefore,
     /// The connection breaks after the server carried it out, before it can say so.
     CutAfter,
+    /// The same, and nobody gets through any more.
+    AwayAfter,
 }
 
 /// The proxy; ends with this.
@@ -43,6 +45,8 @@ struct Shared {
     faults: Mutex<Vec<(Stage, Fault)>>,
     /// Flips when all connections shall break; true while new ones are refused.
     away: watch::Sender<bool>,
+    /// How many connections were refused.
+    refused: watch::Sender<u32>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -57,6 +61,7 @@ impl Proxy {
             upstream: upstream.clone(),
             faults: Mutex::default(),
             away: watch::Sender::new(false),
+            refused: watch::Sender::new(0),
         });
         tokio::spawn(accept(listener, shared.clone()));
         Proxy { port, shared }
@@ -82,6 +87,16 @@ impl Proxy {
         self.shared.away.send_replace(true);
     }
 
+    /// Waits until nobody gets through.
+    pub async fn is_away(&self) {
+        self.shared.away.subscribe().wait_for(|away| *away).await.unwrap();
+    }
+
+    /// Waits until somebody was refused.
+    pub async fn is_refusing_somebody(&self) {
+        self.shared.refused.subscribe().wait_for(|refused| *refused > 0).await.unwrap();
+    }
+
     pub fn comes_back(&self) {
         self.shared.away.send_replace(false);
     }
@@ -93,6 +108,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let mut away = shared.away.subscribe();
             if *away.borrow_and_update() {
+                shared.refused.send_modify(|refused| *refused += 1);
                 return;
             }
             tokio::select! {
@@ -121,9 +137,12 @@ async fn relay(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
         };
         match shared.next_fault(&round.sql) {
             Some(Fault::CutBefore) => return Ok(()),
-            Some(Fault::CutAfter) => {
+            Some(fault @ (Fault::CutAfter | Fault::AwayAfter)) => {
                 server.write_all(&round.bytes).await?;
                 while read_message(&mut server).await?[0] != b'Z' {}
+                if fault == Fault::AwayAfter {
+                    shared.away.send_replace(true);
+                }
                 return Ok(());
             }
             Some(Fault::Raise(sqlstate)) => {

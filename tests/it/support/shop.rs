@@ -1,15 +1,21 @@
 //! A shop inside the test's own process.
 
 use std::net::SocketAddr;
+use std::time::{Duration, SystemTime};
 
+use merch_store::auth::token::{Identity, Tokens};
 use merch_store::cli::serve::Server;
 use merch_store::config::Config;
-use merch_store::lifecycle::Lifecycle;
-use merch_store::storage::Audit;
+use merch_store::lifecycle::{Ended, Lifecycle};
+use merch_store::shop::{AccountId, Amount, Username};
+use merch_store::storage::{Audit, DatabaseOptions, Seed};
 use reqwest::{Client, Method, RequestBuilder};
+use sqlx::{Connection, PgConnection};
+use tokio::task::JoinHandle;
 
 use super::person::{PASSWORD, Person, Reply, authenticate};
-use super::{TestDatabase, proxy::Proxy};
+use super::proxy::Proxy;
+use super::{TestDatabase, eventually};
 
 /// Signs the tokens of every shop in these tests, so that replicas accept each other's.
 pub const SECRET: &str = "the secret of the integration tests";
@@ -22,7 +28,7 @@ pub struct TestShop {
     pub database: TestDatabase,
     pub lifecycle: Lifecycle,
     // Serves until the test's runtime ends.
-    _server: tokio::task::JoinHandle<merch_store::lifecycle::Ended>,
+    _server: JoinHandle<Ended>,
 }
 
 /// Settings of a shop on the database at `url`, for one of many tests at once.
@@ -33,6 +39,8 @@ pub fn config(url: &str) -> Config {
         ("database.max_connections", "4"),
         ("auth.jwt_secret", SECRET),
         ("shutdown.grace_ms", "0"),
+        // The machine is busy with other tests: attempts are what they count, not seconds.
+        ("engine.replay_deadline_ms", "30000"),
     ];
     Config::load(None, settings.map(|(key, value)| (key, value.to_owned()))).unwrap()
 }
@@ -101,9 +109,127 @@ impl TestShop {
         Reply::to(self.request(Method::GET, path)).await
     }
 
+    /// Waits until the shop is ready.
+    pub async fn is_ready(&self) {
+        eventually("the shop is ready", async || self.gets("/health/ready").await.status == 200)
+            .await;
+    }
+
+    /// Waits until the shop knows that its database is away; from then on it says so at
+    /// once, whatever `person` asks.
+    pub async fn refuses_until_the_database_is_back(&self, person: &Person) {
+        eventually("the shop is not ready", async || {
+            self.gets("/health/ready").await.status == 503
+        })
+        .await;
+        for reply in [
+            person.buys("pen").await,
+            person.sends("nobody", 1).await,
+            person.gets("/api/info").await,
+            self.authenticates("somebody", "password").await,
+        ] {
+            reply.is_error(503, "database_away");
+            assert_eq!(reply.header("retry-after"), Some("1"));
+        }
+    }
+
     /// The books are honest.
     pub async fn is_honest(&self) {
         let audit = Audit::run(&self.database.options()).await.unwrap();
         assert_eq!(audit.lies, [], "{:?}", audit.totals);
+    }
+}
+
+/// People with coins whom nobody had to log in: their tokens are made here.
+pub struct Bank;
+
+impl Bank {
+    /// Opens `people` accounts named `user1` and so on with `coins` each.
+    pub async fn open(database: &TestDatabase, people: usize, coins: i64) -> Vec<Person> {
+        open_accounts(&database.options(), database.url().as_str(), people, coins).await
+    }
+}
+
+async fn open_accounts(
+    options: &DatabaseOptions,
+    url: &str,
+    people: usize,
+    coins: i64,
+) -> Vec<Person> {
+    let mut seed = Seed::connect(options).await.unwrap();
+    let last = people.try_into().unwrap();
+    let coins = Amount::new(coins).unwrap();
+    seed.users_insert_many(1, last, coins, "nobody logs in with this").await.unwrap();
+    seed.finish().await.unwrap();
+
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let rows: Vec<(i64, String)> = sqlx::query_as("SELECT id, username FROM users ORDER BY id")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    connection.close().await.unwrap();
+
+    let client = Client::new();
+    let tokens = Tokens::new(&SECRET.into(), None, Duration::from_secs(3600));
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    rows.into_iter()
+        .map(|(id, name)| {
+            let username = Username::parse(&name).unwrap();
+            let token = tokens.issue(&Identity { account: AccountId(id), username }, now);
+            Person::with_token(&client, &name, &token)
+        })
+        .collect()
+}
+
+/// A shop in this process on a database that the test looks after itself.
+pub struct Replica {
+    pub people: Vec<Person>,
+    base: String,
+    url: String,
+    client: Client,
+    lifecycle: Lifecycle,
+    server: JoinHandle<Ended>,
+}
+
+impl Replica {
+    pub async fn start(url: &str) -> Replica {
+        let server = Server::start(&config(url)).await.unwrap();
+        Replica {
+            people: Vec::new(),
+            base: format!("http://{}", server.address()),
+            url: url.into(),
+            client: Client::new(),
+            lifecycle: server.lifecycle().clone(),
+            server: tokio::spawn(server.wait()),
+        }
+    }
+
+    /// Opens accounts for so many people, at this shop.
+    pub async fn seed(&mut self, people: usize, coins: i64) {
+        let options = DatabaseOptions::from_url(&self.url).unwrap();
+        let people = open_accounts(&options, &self.url, people, coins).await;
+        self.people = people.iter().map(|person| person.at(&self.base)).collect();
+    }
+
+    pub async fn is_ready(&self) {
+        self.readiness_becomes(200).await;
+    }
+
+    pub async fn is_not_ready(&self) {
+        self.readiness_becomes(503).await;
+    }
+
+    async fn readiness_becomes(&self, status: u16) {
+        eventually(&format!("readiness is {status}"), async || {
+            let request = self.client.get(format!("{}/health/ready", self.base));
+            Reply::to(request).await.status == status
+        })
+        .await;
+    }
+
+    /// Ends it as a signal would.
+    pub async fn stop(self) {
+        self.lifecycle.end();
+        assert_eq!(self.server.await.unwrap(), Ended::Cleanly);
     }
 }
