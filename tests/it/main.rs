@@ -8,6 +8,7 @@ mod support;
 mod auth;
 mod bank;
 mod buy;
+mod docs;
 mod errors;
 mod faults;
 mod hang_ups;

@@ -1,5 +1,6 @@
 //! What tests are written with.
 
+pub mod browser;
 pub mod database;
 pub mod person;
 pub mod process;
