@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::shop::AccountId;
 use crate::storage::{Movement, MovementKind, Summary, Total};
 
 use super::Shop;
@@ -90,6 +91,9 @@ pub async fn history(
     };
 
     let page = shop.database.history_page_fetch(identity.account, before.0, limit).await?;
+    if page.movements.is_empty() {
+        make_sure_of(&shop, identity.account).await?;
+    }
     let last = page.movements.last().filter(|_| page.more);
     Ok(Json(HistoryResponse {
         next_cursor: last.map(|movement| Cursor(movement.id).to_string()),
@@ -131,7 +135,18 @@ pub async fn summary(
     Authenticated(identity): Authenticated,
 ) -> Result<Json<SummaryResponse>, ApiError> {
     let summary = shop.database.history_summary_fetch(identity.account, MAX_LIMIT).await?;
+    if summary == Summary::default() {
+        make_sure_of(&shop, identity.account).await?;
+    }
     Ok(Json(summary.into()))
+}
+
+/// Nothing to show may mean that there is nobody to show it to.
+async fn make_sure_of(shop: &Shop, account: AccountId) -> Result<(), ApiError> {
+    match shop.database.account_exists(account).await? {
+        true => Ok(()),
+        false => Err(ApiError::Unauthorized),
+    }
 }
 
 /// A place in a history: the number of the movement before it. Opaque to clients.
