@@ -22,6 +22,7 @@ use super::extract::Authenticated;
 const MAX_LIMIT: u16 = 100;
 const DEFAULT_LIMIT: u16 = 50;
 
+/// Which page of the history.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
@@ -32,6 +33,7 @@ pub struct HistoryQuery {
     cursor: Option<String>,
 }
 
+/// A page of the history, newest movement first.
 #[derive(Serialize, ToSchema)]
 pub struct HistoryResponse {
     movements: Vec<MovementEntry>,
@@ -40,6 +42,7 @@ pub struct HistoryResponse {
     next_cursor: Option<String>,
 }
 
+/// One movement of the user's coins.
 #[derive(Serialize, ToSchema)]
 pub struct MovementEntry {
     #[serde(flatten)]
@@ -50,22 +53,24 @@ pub struct MovementEntry {
     at: OffsetDateTime,
 }
 
+/// What moved the coins; only received coins and the grant are gains.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum MovementEntryKind {
     /// The coins that an account starts with.
     Grant,
+    /// Coins from a colleague.
     Received {
         #[serde(rename = "fromUser")]
         from_user: String,
     },
+    /// Coins to a colleague.
     Sent {
         #[serde(rename = "toUser")]
         to_user: String,
     },
-    Purchase {
-        item: String,
-    },
+    /// One piece of merch, bought.
+    Purchase { item: String },
 }
 
 /// Every movement of one's coins, newest first, a page at a time.
@@ -101,12 +106,14 @@ pub async fn history(
     }))
 }
 
+/// Totals by colleague, the largest first, at most 100 each way.
 #[derive(Serialize, ToSchema)]
 pub struct SummaryResponse {
     received: Vec<ReceivedTotal>,
     sent: Vec<SentTotal>,
 }
 
+/// All transfers from one colleague together.
 #[derive(Serialize, ToSchema)]
 pub struct ReceivedTotal {
     #[serde(rename = "fromUser")]
@@ -116,6 +123,7 @@ pub struct ReceivedTotal {
     transfers: i64,
 }
 
+/// All transfers to one colleague together.
 #[derive(Serialize, ToSchema)]
 pub struct SentTotal {
     #[serde(rename = "toUser")]

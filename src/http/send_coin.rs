@@ -15,6 +15,7 @@ use super::buy::place;
 use super::error::{ApiError, CommonErrors};
 use super::extract::{Authenticated, Body, OptionalKey, json_object};
 
+/// Whom to give coins, and how many.
 #[derive(Deserialize, ToSchema)]
 pub struct SendCoinRequest {
     /// The recipient's username.

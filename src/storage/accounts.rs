@@ -7,6 +7,7 @@ use super::{Database, StorageError};
 /// What a password is checked against.
 #[derive(Clone)]
 pub struct Credentials {
+    /// Whose password it is.
     pub account: AccountId,
     /// A PHC string.
     pub password_hash: String,
