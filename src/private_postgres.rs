@@ -4,10 +4,11 @@
 //! It listens on a Unix socket in a folder that nobody else may enter, and ends with the
 //! process that started it, however that ends.
 
+mod door;
+
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,6 +20,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::data_folder::DataFolder;
 use crate::lifecycle::Lifecycle;
+
+use door::Door;
 
 /// The oldest major version that the shop is tested with.
 const OLDEST_MAJOR: u32 = 15;
@@ -431,37 +434,6 @@ impl Owner {
             .find_map(|name| User::from_name(name).ok().flatten())
             .ok_or(PrivatePostgresError::NoUser)?;
         Ok(Some(Owner { uid: user.uid, gid: user.gid }))
-    }
-}
-
-/// A path to a folder that its owner can use although folders above it are closed to them:
-/// we, who may enter, open it and hand the open folder on. Lives as long as the path is
-/// needed by a process that has not started yet.
-struct Door {
-    path: PathBuf,
-    _opened: Option<OwnedFd>,
-}
-
-impl Door {
-    fn to(folder: &Path, owner: Option<Owner>) -> Result<Door, PrivatePostgresError> {
-        if owner.is_none() || !cfg!(target_os = "linux") {
-            return Ok(Door { path: folder.to_owned(), _opened: None });
-        }
-        // Child processes shall inherit it, which a `File` never is; from 10 on, because the
-        // supervisor uses the numbers below.
-        let opened = File::open(folder)
-            .and_then(|folder| {
-                let opened = rustix::io::fcntl_dupfd_cloexec(folder, 10)?;
-                rustix::io::fcntl_setfd(&opened, rustix::io::FdFlags::empty())?;
-                Ok(opened)
-            })
-            .map_err(io_error("cannot open", folder))?;
-        let path = format!("/proc/self/fd/{}", opened.as_raw_fd()).into();
-        Ok(Door { path, _opened: Some(opened) })
-    }
-
-    fn path(&self) -> &Path {
-        &self.path
     }
 }
 

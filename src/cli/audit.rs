@@ -17,8 +17,9 @@ Examples:
   merch-store audit --database-url postgres://merch@db/shop
 
 Reads one snapshot while the shop goes on working: every user's coins are the sum of the
-history, every inventory is what was bought, nothing is negative, and the coins granted are
-the coins held and the coins spent. Exits with 1 if any of that is not so.")]
+history, every inventory is what was bought, nothing is negative, nobody was granted coins
+twice, and the coins granted are the coins held and the coins spent. Exits with 1 if any of
+that is not so.")]
 pub struct AuditArgs {
     #[command(flatten)]
     common: Common,

@@ -299,3 +299,6 @@ impl Changes {
         self.opened.is_empty() && self.entries.is_empty() && self.remembered.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,7 @@ impl Audit {
         lies.extend(balances_that_lie(&mut connection).await?);
         lies.extend(inventories_that_lie(&mut connection).await?);
         lies.extend(rows_below_zero(&mut connection).await?);
+        lies.extend(grants_too_many(&mut connection).await?);
         if totals.granted != totals.held + totals.spent {
             lies.push(Lie(format!(
                 "{} coins were granted, but {} are held and {} were spent",
@@ -153,7 +154,7 @@ async fn rows_below_zero(connection: &mut PgConnection) -> Result<Vec<Lie>, Stor
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT 'balance of user', user_id, coins FROM balance WHERE coins < 0
          UNION ALL
-         SELECT 'inventory of user', user_id, quantity FROM inventory WHERE quantity < 0
+         SELECT 'inventory of user', user_id, quantity FROM inventory WHERE quantity <= 0
          UNION ALL
          SELECT 'history entry', id, amount FROM history WHERE amount <= 0
          LIMIT $1",
@@ -162,4 +163,19 @@ async fn rows_below_zero(connection: &mut PgConnection) -> Result<Vec<Lie>, Stor
     .fetch_all(connection)
     .await?;
     Ok(rows.into_iter().map(|(what, id, number)| Lie(format!("{what} {id} is {number}"))).collect())
+}
+
+/// Users who were granted more than once: coins minted by an entry that balances.
+async fn grants_too_many(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT to_id, count(*) FROM history WHERE from_id IS NULL AND to_id IS NOT NULL
+         GROUP BY to_id HAVING count(*) > 1 ORDER BY 1 LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(connection)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(user, grants)| Lie(format!("user {user} was granted coins {grants} times")))
+        .collect())
 }

@@ -68,7 +68,7 @@ impl Migrations {
 
     /// Every migration that this binary or the database knows, oldest first.
     pub async fn status(&mut self) -> Result<Vec<AppliedMigration>, StorageError> {
-        self.connection.ensure_migrations_table(APPLIED_TABLE).await?;
+        self.ensure_table().await?;
         let applied = self.connection.list_applied_migrations(APPLIED_TABLE).await?;
         let ours =
             MIGRATOR.iter().filter(|migration| !migration.migration_type.is_down_migration());
@@ -100,9 +100,18 @@ impl Migrations {
     }
 
     async fn applied_versions(&mut self) -> Result<Vec<i64>, StorageError> {
-        self.connection.ensure_migrations_table(APPLIED_TABLE).await?;
+        self.ensure_table().await?;
         let applied = self.connection.list_applied_migrations(APPLIED_TABLE).await?;
         Ok(applied.into_iter().map(|migration| migration.version).collect())
+    }
+
+    /// Makes the table of what was applied, under sqlx's own lock: CREATE TABLE IF NOT
+    /// EXISTS fails where two sessions find at once that it does not.
+    async fn ensure_table(&mut self) -> Result<(), StorageError> {
+        self.connection.lock().await?;
+        self.connection.ensure_migrations_table(APPLIED_TABLE).await?;
+        self.connection.unlock().await?;
+        Ok(())
     }
 }
 

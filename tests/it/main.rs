@@ -5,10 +5,12 @@
 
 mod support;
 
+mod audit;
 mod auth;
 mod bank;
 mod buy;
 mod docs;
+mod engine;
 mod errors;
 mod faults;
 mod hang_ups;
@@ -18,8 +20,12 @@ mod idempotency;
 mod info;
 mod merch;
 mod metrics;
+mod migrations;
+mod model;
 mod outage;
 mod program;
 mod requests;
+mod seed;
 mod send_coin;
+mod structure;
 mod tokens;

@@ -1,0 +1,246 @@
+//! The law, rule by rule. `properties` holds what is true of any sequence of commands.
+
+mod books;
+mod keys;
+mod properties;
+
+use super::*;
+use books::Books;
+
+const ALICE: AccountId = AccountId(1);
+const BOB: AccountId = AccountId(2);
+const STRANGER: AccountId = AccountId(99);
+
+fn name(text: &str) -> Username {
+    Username::parse(text).unwrap()
+}
+
+fn opens(username: &str) -> Command {
+    Command::OpenAccount { username: name(username), password_hash: "hash".into() }
+}
+
+fn order(by: AccountId, action: Result<Action, Refusal>) -> Command {
+    Command::Order(Order { by, action, key: None })
+}
+
+fn sends(by: AccountId, to: &str, amount: i64) -> Command {
+    let amount = Amount::new(amount).unwrap();
+    order(by, Ok(Action::Transfer { to: name(to), amount }))
+}
+
+fn buys(by: AccountId, item: &str) -> Command {
+    order(by, Ok(Action::Purchase { item: ItemName::parse(item).unwrap() }))
+}
+
+/// The order of a request that was refused before it got to the ledger.
+fn is_refused(by: AccountId, refusal: Refusal) -> Command {
+    order(by, Err(refusal))
+}
+
+impl Command {
+    /// The same order under an idempotency key; `request` stands for what it asks for.
+    fn once(self, key: &str, request: u8) -> Command {
+        match self {
+            Command::Order(order) => {
+                let key = IdempotencyKey::parse(key.as_bytes()).unwrap();
+                Command::Order(Order { key: Some((key, Fingerprint([request; 32]))), ..order })
+            }
+            opening => opening,
+        }
+    }
+}
+
+fn moved() -> Answer {
+    Answer { result: Ok(Receipt::Moved), replayed: false }
+}
+
+fn refused(refusal: Refusal) -> Answer {
+    Answer { result: Err(refusal), replayed: false }
+}
+
+fn coins(number: i64) -> Coins {
+    Coins::new(number).unwrap()
+}
+
+fn amount(number: i64) -> Amount {
+    Amount::new(number).unwrap()
+}
+
+#[test]
+fn of_two_reasons_to_refuse_the_earlier_in_the_enum_is_given() {
+    use Refusal::*;
+    let full = i64::MAX;
+    // What alice and bob hold, what alice asks for, the reason given, the later one.
+    let cases: [(i64, i64, Command, Refusal, Refusal); 14] = [
+        (9, 0, buys(STRANGER, "cup").once("used", 2), UnknownAccount, KeyReused),
+        (9, 0, is_refused(STRANGER, Malformed), UnknownAccount, Malformed),
+        (9, 0, sends(STRANGER, "nobody", 1), UnknownAccount, UnknownRecipient),
+        (9, 0, is_refused(ALICE, Malformed).once("used", 2), KeyReused, Malformed),
+        (9, 0, is_refused(ALICE, AmountNotPositive).once("used", 2), KeyReused, AmountNotPositive),
+        (9, 0, buys(ALICE, "yacht").once("used", 2), KeyReused, UnknownItem),
+        (9, 0, sends(ALICE, "bob", 10).once("used", 2), KeyReused, InsufficientCoins),
+        (0, full, is_refused(ALICE, Malformed), Malformed, InsufficientCoins),
+        (0, full, is_refused(ALICE, AmountNotPositive), AmountNotPositive, InsufficientCoins),
+        (0, 0, buys(ALICE, "yacht"), UnknownItem, InsufficientCoins),
+        (0, 0, sends(ALICE, "nobody", 1), UnknownRecipient, InsufficientCoins),
+        (0, 0, sends(ALICE, "alice", 1), SelfTransfer, InsufficientCoins),
+        (full, 0, sends(ALICE, "alice", 1), SelfTransfer, RecipientFull),
+        (0, full, sends(ALICE, "bob", 1), InsufficientCoins, RecipientFull),
+    ];
+    for (alice, bob, command, expected, later) in cases {
+        assert!((expected as usize) < later as usize, "{command:?}");
+        let mut ledger = Books::of([("alice", alice), ("bob", bob)]).whole();
+        for account in [ALICE, STRANGER] {
+            let key = IdempotencyKey::parse(b"used").unwrap();
+            let remembered = Remembered { fingerprint: Fingerprint([1; 32]), outcome: Ok(()) };
+            ledger.keys.insert((account, key), remembered);
+        }
+        let (answers, changes) = execute(ledger, std::slice::from_ref(&command));
+        assert_eq!(answers, [refused(expected)], "{command:?}");
+        assert!(changes.is_empty(), "{command:?}: {changes:?}");
+    }
+}
+
+#[test]
+fn each_refusal_is_given_for_its_own_reason_alone() {
+    use Refusal::*;
+    for (alice, bob, command, expected) in [
+        (9, 9, opens("alice"), UsernameTaken),
+        (9, 9, buys(STRANGER, "pen"), UnknownAccount),
+        (99, 9, is_refused(ALICE, Malformed), Malformed),
+        (99, 9, is_refused(ALICE, AmountNotPositive), AmountNotPositive),
+        (99, 9, buys(ALICE, "yacht"), UnknownItem),
+        (99, 9, sends(ALICE, "nobody", 1), UnknownRecipient),
+        (99, 9, sends(ALICE, "alice", 1), SelfTransfer),
+        (9, 9, buys(ALICE, "pen"), InsufficientCoins),
+        (9, 9, sends(ALICE, "bob", 10), InsufficientCoins),
+        (99, i64::MAX, sends(ALICE, "bob", 1), RecipientFull),
+    ] {
+        let mut books = Books::of([("alice", alice), ("bob", bob)]);
+        let before = books.clone();
+        assert_eq!(books.carry_out(std::slice::from_ref(&command)), [refused(expected)]);
+        assert_eq!(books, before, "{command:?}");
+    }
+}
+
+#[test]
+fn every_refusal_has_a_name_of_its_own_and_answers_to_it() {
+    for (position, refusal) in Refusal::ALL.into_iter().enumerate() {
+        assert_eq!(refusal as usize, position, "{refusal:?} stands where the enum has it");
+        assert_eq!(Refusal::from_code(refusal.code()), Some(refusal));
+        assert!(!refusal.to_string().is_empty());
+    }
+    for code in ["", "done", "Malformed"] {
+        assert_eq!(Refusal::from_code(code), None, "{code:?}");
+    }
+}
+
+#[test]
+fn the_last_coin_can_be_spent_and_the_last_place_can_be_filled() {
+    for (alice, bob, command, after) in [
+        (20, 5, buys(ALICE, "cup"), (0, 5)),
+        (20, 5, sends(ALICE, "bob", 20), (0, 25)),
+        (1, i64::MAX - 1, sends(ALICE, "bob", 1), (0, i64::MAX)),
+        (i64::MAX, 0, sends(ALICE, "bob", i64::MAX), (0, i64::MAX)),
+    ] {
+        let mut books = Books::of([("alice", alice), ("bob", bob)]);
+        assert_eq!(books.carry_out(std::slice::from_ref(&command)), [moved()], "{command:?}");
+        assert_eq!((books.holds(ALICE), books.holds(BOB)), after, "{command:?}");
+    }
+}
+
+#[test]
+fn a_command_sees_what_those_before_it_in_the_batch_did() {
+    let mut books = Books::of([("alice", 0), ("bob", 30)]);
+    let answers = books.carry_out(&[
+        buys(ALICE, "cup"),
+        sends(BOB, "alice", 30),
+        buys(ALICE, "cup"),
+        sends(BOB, "alice", 1),
+        sends(ALICE, "bob", 10),
+        buys(BOB, "pen"),
+    ]);
+    let broke = refused(Refusal::InsufficientCoins);
+    assert_eq!(answers, [broke, moved(), moved(), broke, moved(), moved()]);
+    assert_eq!((books.holds(ALICE), books.holds(BOB)), (0, 0));
+}
+
+#[test]
+fn an_account_can_be_opened_and_paid_in_one_batch() {
+    let books = Books::of([("alice", 50)]);
+    let newcomer = books.number_of("newcomer");
+    let commands = [
+        sends(ALICE, "newcomer", 1),
+        opens("newcomer"),
+        sends(ALICE, "newcomer", 7),
+        opens("newcomer"),
+        sends(newcomer, "alice", 1007),
+    ];
+    let (answers, changes) = execute(books.ledger_for(&commands), &commands);
+    let opened = Answer { result: Ok(Receipt::Opened(newcomer)), replayed: false };
+    let unknown = refused(Refusal::UnknownRecipient);
+    assert_eq!(answers, [unknown, opened, moved(), refused(Refusal::UsernameTaken), moved()]);
+
+    let [account] = changes.opened.as_slice() else { panic!("{changes:?}") };
+    assert_eq!((account.id, account.grant.get()), (newcomer, 1000));
+    assert_eq!((account.username.as_str(), &*account.password_hash), ("newcomer", "hash"));
+    assert_eq!(changes.balances, [(ALICE, coins(1050)), (newcomer, coins(0))].into());
+}
+
+#[test]
+fn an_account_that_nobody_paid_yet_keeps_its_grant_and_needs_no_new_balance() {
+    let mut books = Books::of([]);
+    let commands = [opens("first"), opens("second")];
+    let (_, changes) = execute(books.ledger_for(&commands), &commands);
+    assert_eq!(changes.opened.len(), 2);
+    assert!(changes.balances.is_empty() && changes.entries.is_empty(), "{changes:?}");
+    books.write(&changes);
+    assert_eq!(books.holds(books.number_of("first")), 1000);
+}
+
+#[test]
+fn changes_are_sorted_added_up_and_entered_in_the_order_of_the_commands() {
+    let mut books = Books::of([("alice", 1000), ("bob", 1000), ("carol", 1000)]);
+    let carol = books.number_of("carol");
+    let commands = [
+        buys(carol, "pen"),
+        sends(carol, "alice", 3),
+        buys(BOB, "cup"),
+        buys(carol, "pen"),
+        sends(ALICE, "nobody", 1),
+        buys(BOB, "cup"),
+        buys(carol, "cup"),
+    ];
+    let (_, changes) = execute(books.ledger_for(&commands), &commands);
+
+    let balances = [(ALICE, coins(1003)), (BOB, coins(960)), (carol, coins(957))];
+    assert_eq!(changes.balances.iter().map(|(a, c)| (*a, *c)).collect::<Vec<_>>(), balances);
+
+    let (pen, cup) = (books.item("pen"), books.item("cup"));
+    assert_eq!(changes.purchases, [((BOB, cup), 2), ((carol, cup), 1), ((carol, pen), 2)].into());
+
+    let entry = |from, to, coins| Entry { from, to, amount: amount(coins) };
+    assert_eq!(
+        changes.entries,
+        [
+            entry(carol, Destination::Item(pen), 10),
+            entry(carol, Destination::Account(ALICE), 3),
+            entry(BOB, Destination::Item(cup), 20),
+            entry(carol, Destination::Item(pen), 10),
+            entry(BOB, Destination::Item(cup), 20),
+            entry(carol, Destination::Item(cup), 20),
+        ]
+    );
+    books.write(&changes);
+}
+
+#[test]
+fn nothing_asked_or_everything_refused_leaves_nothing_to_write() {
+    let books = Books::of([("alice", 1)]);
+    for commands in [&[][..], &[buys(ALICE, "cup"), sends(ALICE, "bob", 1), opens("alice")]] {
+        let (answers, changes) = execute(books.ledger_for(commands), commands);
+        assert_eq!(answers.len(), commands.len());
+        assert!(changes.is_empty() && changes.balances.is_empty(), "{changes:?}");
+        assert!(changes.purchases.is_empty(), "{changes:?}");
+    }
+}

@@ -1,0 +1,131 @@
+//! A database in memory: what a ledger is read from and what changes are written to.
+
+use super::super::*;
+use crate::shop::CATALOGUE;
+
+/// What the tables hold. Account numbers belong to names for good, so that the same
+/// commands mean the same in another batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Books {
+    numbers: Vec<Username>,
+    pub balances: BTreeMap<AccountId, Coins>,
+    pub inventory: BTreeMap<(AccountId, ItemId), i64>,
+    pub grants: BTreeMap<AccountId, Amount>,
+    pub history: Vec<Entry>,
+    pub keys: HashMap<(AccountId, IdempotencyKey), Remembered>,
+}
+
+impl Books {
+    /// Books with these accounts, numbered from 1, their coins granted.
+    pub fn of<const N: usize>(accounts: [(&str, i64); N]) -> Books {
+        let mut books = Books::default();
+        for (number, (name, coins)) in (1..).zip(accounts) {
+            books.numbers.push(Username::parse(name).unwrap());
+            books.balances.insert(AccountId(number), Coins::new(coins).unwrap());
+            books.grants.extend(Amount::new(coins).map(|grant| (AccountId(number), grant)));
+        }
+        // Those who are not there yet.
+        for name in ["newcomer", "first", "second", "third"] {
+            books.numbers.push(Username::parse(name).unwrap());
+        }
+        books
+    }
+
+    /// The number that `name` has or would get.
+    pub fn number_of(&self, name: &str) -> AccountId {
+        let position = self.numbers.iter().position(|known| known.as_str() == name);
+        AccountId(i64::try_from(position.expect("a name of these books")).unwrap() + 1)
+    }
+
+    pub fn item(&self, name: &str) -> ItemId {
+        ItemId((1..).zip(CATALOGUE).find(|(_, item)| item.0 == name).unwrap().0)
+    }
+
+    pub fn holds(&self, account: AccountId) -> i64 {
+        self.balances[&account].get()
+    }
+
+    /// One batch: read, execute, write.
+    pub fn carry_out(&mut self, commands: &[Command]) -> Vec<Answer> {
+        let (answers, changes) = execute(self.ledger_for(commands), commands);
+        self.write(&changes);
+        answers
+    }
+
+    /// Everything that there is, as a ledger.
+    pub fn whole(&self) -> Ledger {
+        let (mut accounts, mut reserved) = (HashMap::new(), HashMap::new());
+        for (number, name) in (1..).zip(&self.numbers) {
+            let id = AccountId(number);
+            let side = if self.balances.contains_key(&id) { &mut accounts } else { &mut reserved };
+            side.insert(name.clone(), id);
+        }
+        let merch = (1..).zip(CATALOGUE).map(|(id, (name, price))| {
+            (ItemName::parse(name).unwrap(), (ItemId(id), Amount::new(price).unwrap()))
+        });
+        Ledger {
+            balances: self.balances.iter().map(|(id, coins)| (*id, *coins)).collect(),
+            accounts,
+            reserved,
+            merch: merch.collect(),
+            keys: self.keys.clone(),
+        }
+    }
+
+    /// Only what `commands` mention, which is what a batch reads.
+    pub fn ledger_for(&self, commands: &[Command]) -> Ledger {
+        let mut ledger = self.whole();
+        let (mut names, mut openings) = (Vec::new(), Vec::new());
+        let (mut numbers, mut items, mut keys) = (Vec::new(), Vec::new(), Vec::new());
+        for command in commands {
+            match command {
+                Command::OpenAccount { username, .. } => {
+                    names.push(username);
+                    openings.push(username);
+                }
+                Command::Order(Order { by, action, key }) => {
+                    numbers.push(*by);
+                    keys.extend(key.iter().map(|(key, _)| (*by, key)));
+                    match action {
+                        Ok(Action::Transfer { to, .. }) => names.push(to),
+                        Ok(Action::Purchase { item }) => items.push(item),
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+        ledger.accounts.retain(|name, _| names.contains(&name));
+        numbers.extend(ledger.accounts.values());
+        ledger.balances.retain(|id, _| numbers.contains(id));
+        ledger.reserved.retain(|name, _| openings.contains(&name));
+        ledger.merch.retain(|name, _| items.contains(&name));
+        ledger.keys.retain(|(id, key), _| keys.contains(&(*id, key)));
+        ledger
+    }
+
+    /// What the tables and their constraints would make of `changes`.
+    pub fn write(&mut self, changes: &Changes) {
+        for opened in &changes.opened {
+            assert_eq!(opened.id, self.number_of(opened.username.as_str()));
+            let taken = self.balances.insert(opened.id, opened.grant.into());
+            assert_eq!(taken, None, "{} is opened once", opened.username);
+            self.grants.insert(opened.id, opened.grant);
+        }
+        for (account, coins) in &changes.balances {
+            let balance = self.balances.get_mut(account).expect("a balance to update");
+            *balance = *coins;
+        }
+        for (place, quantity) in &changes.purchases {
+            assert!(*quantity > 0, "{place:?}: {quantity}");
+            *self.inventory.entry(*place).or_default() += quantity;
+        }
+        for entry in &changes.entries {
+            assert_ne!(Destination::Account(entry.from), entry.to, "nobody pays oneself");
+            self.history.push(*entry);
+        }
+        for (account, key, remembered) in &changes.remembered {
+            let earlier = self.keys.insert((*account, key.clone()), *remembered);
+            assert_eq!(earlier, None, "{key:?} is remembered once");
+        }
+    }
+}

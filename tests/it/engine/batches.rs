@@ -1,0 +1,152 @@
+//! What queues up while the writer is busy becomes one transaction.
+
+use futures::future::{BoxFuture, FutureExt, join_all};
+use futures::poll;
+use merch_store::engine::{self, Engine, EngineError, EngineOptions};
+use merch_store::shop::ledger::{Action, Answer, Command, Order, Receipt, Refusal};
+use merch_store::shop::{AccountId, Amount, ItemName, Username};
+use merch_store::storage::{Audit, Database, Writer};
+use uuid::Uuid;
+
+use crate::support::TestDatabase;
+use crate::support::shop::Bank;
+
+use super::{HeldUp, LONG};
+
+const MOVED: Result<Answer, EngineError> =
+    Ok(Answer { result: Ok(Receipt::Moved), replayed: false });
+
+fn options() -> EngineOptions {
+    EngineOptions {
+        queue_capacity: 100,
+        max_batch: 100,
+        max_attempts: 10,
+        replay_deadline: LONG,
+        outcome_deadline: LONG,
+    }
+}
+
+/// An engine without a shop around it, its writer a task of the test's.
+fn start(database: &TestDatabase, options: EngineOptions) -> Engine {
+    let mut connection = database.options();
+    connection.statement_timeout = LONG;
+    let writer = Writer::new(connection.clone(), Uuid::new_v4());
+    let (engine, writing) = engine::start(Database::new(connection), writer, options);
+    tokio::spawn(writing);
+    engine
+}
+
+fn order(by: i64, action: Action) -> Command {
+    Command::Order(Order { by: AccountId(by), action: Ok(action), key: None })
+}
+
+fn buys(by: i64, item: &str) -> Command {
+    order(by, Action::Purchase { item: ItemName::parse(item).unwrap() })
+}
+
+fn sends(by: i64, to: i64, amount: i64) -> Command {
+    let to = Username::parse(&format!("user{to}")).unwrap();
+    order(by, Action::Transfer { to, amount: Amount::new(amount).unwrap() })
+}
+
+/// Puts `commands` on the queue in their order; their answers are still to come.
+async fn queue(
+    engine: &Engine,
+    commands: impl IntoIterator<Item = Command>,
+) -> Vec<BoxFuture<'_, Result<Answer, EngineError>>> {
+    let mut answers = Vec::new();
+    for command in commands {
+        let mut answer = engine.submit(command).boxed();
+        assert!(poll!(&mut answer).is_pending(), "the writer is held up");
+        answers.push(answer);
+    }
+    answers
+}
+
+#[tokio::test]
+async fn what_queues_up_while_the_writer_is_busy_becomes_one_transaction() {
+    for (max_batch, transactions) in [(100, 1), (50, 1), (20, 3), (1, 50)] {
+        let database = TestDatabase::fresh().await;
+        Bank::open(&database, 51, 1000).await;
+        let engine = start(&database, EngineOptions { max_batch, ..options() });
+        let mut held_up = HeldUp::writers_of(&database).await;
+        let first = queue(&engine, [buys(51, "pen")]).await;
+        held_up.is_waited_for().await;
+        let rest = queue(&engine, (1..=50).map(|by| buys(by, "cup"))).await;
+        held_up.release().await;
+
+        assert_eq!(join_all(first).await, [MOVED]);
+        assert_eq!(join_all(rest).await, [MOVED; 50]);
+        let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE amount = 20";
+        assert_eq!(database.number(written).await, transactions, "max_batch {max_batch}");
+        let audit = Audit::run(&database.options()).await.unwrap();
+        assert_eq!((audit.lies, audit.totals.items), (vec![], 51));
+    }
+}
+
+#[tokio::test]
+async fn a_batch_is_carried_out_in_the_order_in_which_it_queued_up() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 4, 10).await;
+    let engine = start(&database, options());
+    let mut held_up = HeldUp::writers_of(&database).await;
+    let first = queue(&engine, [buys(4, "pen")]).await;
+    held_up.is_waited_for().await;
+    // Coins that pass through two pairs of hands before they are spent.
+    let chain =
+        [sends(3, 1, 20), sends(1, 2, 10), sends(2, 3, 20), sends(3, 1, 30), buys(1, "cup")];
+    let rest = queue(&engine, chain).await;
+    held_up.release().await;
+
+    assert_eq!(join_all(first).await, [MOVED]);
+    let too_few = Ok(Answer { result: Err(Refusal::InsufficientCoins), replayed: false });
+    assert_eq!(join_all(rest).await, [too_few, MOVED, MOVED, MOVED, MOVED]);
+    let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE id > 5";
+    assert_eq!(database.number(written).await, 1);
+    let audit = Audit::run(&database.options()).await.unwrap();
+    assert_eq!((audit.lies, audit.totals.held), (vec![], 10));
+}
+
+#[tokio::test]
+async fn an_order_whose_client_gave_up_in_the_queue_is_not_carried_out() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 3, 100).await;
+    let engine = start(&database, options());
+    let mut held_up = HeldUp::writers_of(&database).await;
+    let first = queue(&engine, [buys(1, "pen")]).await;
+    held_up.is_waited_for().await;
+    let gave_up = queue(&engine, [buys(2, "cup")]).await;
+    let waited = queue(&engine, [buys(3, "cup")]).await;
+    drop(gave_up);
+    held_up.release().await;
+
+    assert_eq!((join_all(first).await, join_all(waited).await), (vec![MOVED], vec![MOVED]));
+    let coins = "SELECT coins FROM balance WHERE user_id = 2";
+    assert_eq!(database.number(coins).await, 100);
+}
+
+#[tokio::test]
+async fn the_writer_finishes_the_queue_before_it_stops() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 30, 100).await;
+    let mut connection = database.options();
+    connection.statement_timeout = LONG;
+    let writer = Writer::new(connection.clone(), Uuid::new_v4());
+    let (engine, writing) = engine::start(
+        Database::new(connection),
+        writer,
+        EngineOptions { max_batch: 7, ..options() },
+    );
+    let answers: Vec<_> = (1..=30)
+        .map(|by| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.submit(buys(by, "pen")).await })
+        })
+        .collect();
+    drop(engine);
+    writing.await;
+    for answer in answers {
+        assert_eq!(answer.await.unwrap(), MOVED);
+    }
+    assert_eq!(database.number("SELECT sum(quantity)::int8 FROM inventory").await, 30);
+}
