@@ -16,8 +16,11 @@ use serde::{Deserialize, Deserializer};
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
+/// Longer than any request is waited for; PostgreSQL takes it.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(86_400);
+
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
-const MIN_SECRET_BYTES: usize = 32;
+pub const MIN_SECRET_BYTES: usize = 32;
 
 /// Every setting, well-formed; `database.url` never comes without `auth.jwt_secret`.
 #[derive(Clone, Debug, Deserialize)]
@@ -194,6 +197,26 @@ impl Config {
                 )));
             }
         }
+        let limits = [
+            // hyper takes no less, sockets no more.
+            ("http.header_limit", self.http.header_limit, 8192..=1 << 24),
+            ("http.max_connections", self.http.max_connections.get(), 1..=1_000_000),
+            ("auth.hash_threads", self.auth.hash_threads, 0..=1024),
+            ("auth.hash_queue", self.auth.hash_queue, 0..=1_000_000),
+            ("engine.queue_capacity", self.engine.queue_capacity.get(), 1..=1_000_000),
+            ("engine.max_batch", self.engine.max_batch.get(), 1..=10_000),
+        ];
+        for (key, value, range) in limits {
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
+                return Err(InvalidConfig(format!("{key} must be from {least} to {most}")));
+            }
+        }
+        if self.database.statement_timeout > LONGEST_STATEMENT {
+            return Err(InvalidConfig(
+                "database.statement_timeout_ms must be at most a day".into(),
+            ));
+        }
         if self.info.history_limit == 0 {
             return Err(InvalidConfig("info.history_limit must be at least 1".into()));
         }
@@ -267,6 +290,12 @@ mod tests {
             (("MERCH__HTTP__BODY_LIMIT", "large"), "http.body_limit"),
             (("MERCH__HTTP__ADDRESS", "here"), "http.address"),
             (("MERCH__ENGINE__MAX_BATCH", "0"), "engine.max_batch"),
+            (("MERCH__ENGINE__MAX_BATCH", "1000000000"), "engine.max_batch"),
+            (("MERCH__HTTP__HEADER_LIMIT", "4096"), "http.header_limit"),
+            (
+                ("MERCH__DATABASE__STATEMENT_TIMEOUT_MS", "9999999999"),
+                "database.statement_timeout_ms",
+            ),
             (("MERCH__ENGINE__REPLAY_DEADLINE_MS", "0"), "engine.replay_deadline_ms"),
             (("MERCH__LOG__FORMAT", "xml"), "log.format"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),

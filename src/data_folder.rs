@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use secrecy::SecretString;
 
+/// 32 bytes in hexadecimal.
+const SECRET_CHARS: usize = 64;
+
 /// A data folder that this process owns, until it ends or drops it.
 #[derive(Debug)]
 pub struct DataFolder {
@@ -29,6 +32,13 @@ pub enum DataFolderError {
         path: PathBuf,
         /// What that process wrote into the lock: "pid 123", or nothing yet.
         owner: String,
+    },
+    /// The secret in the folder is too short to be the one that was put there.
+    #[error("{} is damaged; remove it to make a new secret: everybody has to log in again",
+            path.display())]
+    BadSecret {
+        /// The secret's file.
+        path: PathBuf,
     },
     /// The folder or a file in it could not be made, read or written.
     #[error("cannot use the data folder {}", path.display())]
@@ -81,7 +91,8 @@ impl DataFolder {
         let path = self.path.join("jwt-secret");
         let failed = |source| DataFolderError::Io { path: path.clone(), source };
         match fs::read_to_string(&path) {
-            Ok(secret) => return Ok(secret.trim().into()),
+            Ok(secret) if secret.trim().len() >= SECRET_CHARS => return Ok(secret.trim().into()),
+            Ok(_) => return Err(DataFolderError::BadSecret { path }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
@@ -125,5 +136,9 @@ mod tests {
         drop(first);
         let second = DataFolder::take(&path).unwrap();
         assert_eq!(second.secret().unwrap().expose_secret(), secret.expose_secret());
+
+        std::fs::write(path.join("jwt-secret"), "").unwrap();
+        let refused = second.secret().unwrap_err().to_string();
+        assert!(refused.contains("jwt-secret is damaged"), "{refused}");
     }
 }

@@ -5,6 +5,7 @@
 //! process that started it, however that ends.
 
 mod door;
+mod programs;
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -22,6 +23,7 @@ use crate::data_folder::DataFolder;
 use crate::lifecycle::Lifecycle;
 
 use door::Door;
+use programs::Programs;
 
 /// The oldest major version that the shop is tested with.
 const OLDEST_MAJOR: u32 = 15;
@@ -133,15 +135,6 @@ pub enum PrivatePostgresError {
     },
 }
 
-/// PostgreSQL's programs of one version.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Programs {
-    folder: PathBuf,
-    major: u32,
-    /// As the server says it: "15.18".
-    version: String,
-}
-
 /// Where the cluster lives, and the way there for whoever runs the server.
 #[derive(Debug)]
 struct Files {
@@ -204,7 +197,10 @@ impl PrivatePostgres {
             }
             tracing::error!("the private PostgreSQL died; starting it again");
             sleep(RESTART_PAUSE).await;
-            self.server = self.files.start_server(&self.programs, &self.sockets).await?;
+            self.server = tokio::select! {
+                () = lifecycle.ending() => return Ok(()),
+                started = self.files.start_server(&self.programs, &self.sockets) => started?,
+            };
             tracing::info!("the private PostgreSQL is back");
         }
     }
@@ -222,69 +218,6 @@ impl PrivatePostgres {
 
 fn url(sockets: &Path) -> String {
     format!("postgres://merch@localhost/postgres?host={}", sockets.display())
-}
-
-impl Programs {
-    /// The newest version on this machine, or the one that `cluster`'s data needs.
-    async fn find(data: Option<u32>, cluster: &Path) -> Result<Programs, PrivatePostgresError> {
-        let mut found = Vec::new();
-        for folder in program_folders() {
-            let Ok(output) = Command::new(folder.join("postgres")).arg("--version").output().await
-            else {
-                continue;
-            };
-            if let Some(version) = parse_version(&String::from_utf8_lossy(&output.stdout))
-                && folder.join("initdb").exists()
-            {
-                found.push(Programs { folder, major: version.0, version: version.1 });
-            }
-        }
-        found.retain(|programs| programs.major >= OLDEST_MAJOR);
-        match data {
-            Some(data) if !found.is_empty() => found
-                .into_iter()
-                .find(|programs| programs.major == data)
-                .ok_or_else(|| PrivatePostgresError::OtherMajor { folder: cluster.into(), data }),
-            _ => found
-                .into_iter()
-                .max_by_key(|programs| programs.major)
-                .ok_or(PrivatePostgresError::NoPrograms),
-        }
-    }
-}
-
-/// Where server programs are: on the PATH, and where packages of Debian, Red Hat, Homebrew
-/// and MacPorts put them.
-fn program_folders() -> Vec<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&path)
-        .filter_map(|folder| folder.join("postgres").canonicalize().ok())
-        .filter_map(|program| program.parent().map(Path::to_owned))
-        .collect();
-    for (parent, prefix, below) in [
-        ("/usr/lib/postgresql", "", "bin"),
-        ("/usr", "pgsql-", "bin"),
-        ("/usr/local", "pgsql", "bin"),
-        ("/opt/homebrew/opt", "postgresql", "bin"),
-        ("/usr/local/opt", "postgresql", "bin"),
-        ("/opt/local/lib", "postgresql", "bin"),
-    ] {
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        folders.extend(
-            entries
-                .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
-                .map(|entry| entry.path().join(below))
-                .filter(|folder| folder.join("postgres").exists()),
-        );
-    }
-    folders
-}
-
-/// "postgres (PostgreSQL) 15.18 (Debian ...)": 15 and "15.18".
-fn parse_version(output: &str) -> Option<(u32, String)> {
-    let version = output.split_whitespace().nth(2)?;
-    let digits = version.split(|c: char| !c.is_ascii_digit()).next()?;
-    Some((digits.parse().ok()?, version.to_owned()))
 }
 
 impl Files {
@@ -351,8 +284,8 @@ impl Files {
     /// A folder with a short name, because the path of a socket has room for a hundred
     /// characters only.
     fn socket_folder() -> PathBuf {
-        let name = format!("merch-store-{:08x}", rand::random::<u32>());
-        std::env::temp_dir().join(name)
+        let name = format!("merch-store-{:016x}", rand::random::<u64>());
+        socket_parent().join(name)
     }
 
     /// Starts the server and waits until it takes connections.
@@ -366,10 +299,11 @@ impl Files {
         loop {
             let deadline = Instant::now() + START_DEADLINE;
             let log = self.open_log()?;
-            // The server before, if there was one, took its folder along.
-            if !sockets.exists() {
-                self.make_folder(sockets)?;
-            }
+            // The server before took its folder along, unless its supervisor was killed. Made
+            // anew: whoever else makes a folder of this name must not have our socket in it.
+            let _ = fs::remove_dir_all(sockets);
+            self.make_folder(sockets)?;
+            let stale = PidFile::read(&self.cluster);
             let mut server = self.command("sh");
             server
                 .args(["-c", SUPERVISOR, "sh"])
@@ -388,8 +322,8 @@ impl Files {
             // Taken away, because waiting for a child closes its standard input.
             let leash = supervisor.stdin.take();
             loop {
-                if PidFile::read(&self.cluster).is_some_and(|it| it.ready && it.sockets == sockets)
-                {
+                let written = PidFile::read(&self.cluster);
+                if written != stale && written.is_some_and(|it| it.ready) {
                     return Ok(Server { supervisor, leash });
                 }
                 let died =
@@ -464,8 +398,10 @@ impl Owner {
 }
 
 /// What a server writes into `postmaster.pid` while it runs.
+#[derive(Debug, PartialEq, Eq)]
 struct PidFile {
     pid: String,
+    started: String,
     sockets: PathBuf,
     ready: bool,
 }
@@ -476,38 +412,28 @@ impl PidFile {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         Some(PidFile {
             pid: lines.first()?.to_string(),
+            started: lines.get(2)?.to_string(),
             sockets: PathBuf::from(lines.get(4)?),
             ready: lines.get(7) == Some(&"ready"),
         })
     }
 }
 
+/// Where sockets' folders go: the system's temporary folder, if its name needs no quoting in
+/// a URL.
+fn socket_parent() -> PathBuf {
+    let folder = std::env::temp_dir();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
+    let is_plain = folder.as_os_str().as_encoded_bytes().iter().copied().all(plain);
+    if is_plain { folder } else { PathBuf::from("/tmp") }
+}
+
 /// Whether we made the folder at `path`.
 fn is_socket_folder(path: &Path) -> bool {
-    path.parent() == Some(&std::env::temp_dir())
+    path.parent() == Some(&socket_parent())
         && path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("merch-store-"))
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> PrivatePostgresError {
     move |source| PrivatePostgresError::Io { what: format!("{what} {}", path.display()), source }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_server_says_its_version_in_many_ways() {
-        for (output, expected) in [
-            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)", Some((15, "15.18"))),
-            ("postgres (PostgreSQL) 17.2", Some((17, "17.2"))),
-            ("postgres (PostgreSQL) 18beta1", Some((18, "18beta1"))),
-            ("something else", None),
-            ("", None),
-        ] {
-            let version = parse_version(output);
-            let version = version.as_ref().map(|(major, text)| (*major, text.as_str()));
-            assert_eq!(version, expected, "{output:?}");
-        }
-    }
 }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
-use tokio::time::{Instant, interval, sleep};
+use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::auth::password::Hasher;
@@ -25,6 +26,9 @@ use super::database::{OwnDatabase, spinner};
 
 /// How long to wait at start for a database that is starting itself.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long connections may take to end once nothing is under way on them.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often to forget what need not be remembered, and how much of it at a time.
 const PURGE_INTERVAL: Duration = Duration::from_secs(600);
@@ -70,6 +74,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let address = args.address.map(|address| ("http.address", address.to_string()));
     let config = args.common.load(address)?;
     telemetry::start_logging(&config.log)?;
+    raise_file_limit(config.http.max_connections.get());
 
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
@@ -163,9 +168,19 @@ impl Server {
             }
         };
         let (ended, ()) = tokio::join!(self.lifecycle.wait(self.deadline), watching);
-        self.database.close().await;
-        if let Some(own) = self.own {
-            own.postgres.stop().await;
+        let closing = async {
+            // A server that went silent does not say goodbye either.
+            if timeout(CLOSE_DEADLINE, self.database.close()).await.is_err() {
+                tracing::warn!("leaving connections that do not end");
+            }
+            if let Some(own) = self.own {
+                own.postgres.stop().await;
+            }
+        };
+        tokio::select! {
+            () = closing => {}
+            // Dropped, the private PostgreSQL stops by itself.
+            () = self.lifecycle.ended() => {}
         }
         tracing::info!("stopped");
         ended
@@ -191,6 +206,19 @@ impl Server {
             "merch-store {}\n  shop  {url}\n  docs  {url}/docs\n  data  {data}",
             env!("CARGO_PKG_VERSION")
         )
+    }
+}
+
+/// A connection is an open file: allows as many as the system lets us have.
+fn raise_file_limit(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    };
+    if current.is_some_and(|files| files < connections as u64 + 100) {
+        tracing::warn!(files = current, connections, "http.max_connections is beyond `ulimit -n`");
     }
 }
 

@@ -132,14 +132,7 @@ fn count(result: &Result<Answer, EngineError>) {
         }
         Ok(_) => {}
         Err(error) => {
-            let error = match error {
-                EngineError::QueueFull => "queue_full",
-                EngineError::Unavailable => "unavailable",
-                EngineError::Contention => "contention",
-                EngineError::OutcomeUnknown => "outcome_unknown",
-                EngineError::Failed => "failed",
-            };
-            counter!("merch_engine_errors_total", "error" => error).increment(1);
+            error.counted();
         }
     }
 }

@@ -33,7 +33,11 @@ pub(super) async fn commit(
     while let Some(part) = parts.pop() {
         match commit_whole(writer, part, database, options).await {
             Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
-            Err(Failure::All(error)) => outcomes.extend(part.iter().map(|_| Err(error))),
+            Err(Failure::All(error)) => {
+                // What happened to this part would happen to the others as well.
+                let rest = parts.drain(..).map(<[Command]>::len).sum::<usize>();
+                outcomes.extend(std::iter::repeat_n(Err(error), part.len() + rest));
+            }
             Err(Failure::Some(error)) => match part {
                 [_] => outcomes.push(alone(&error)),
                 _ => {
@@ -91,6 +95,10 @@ async fn commit_whole(
             StorageError::Unavailable(why) => {
                 tracing::error!(why, "database away");
                 return Err(Failure::All(EngineError::Unavailable));
+            }
+            StorageError::TooSlow(why) => {
+                tracing::error!(why, "a batch took too long");
+                return Err(Failure::All(EngineError::TooSlow));
             }
             StorageError::OutcomeUnknown(why) => {
                 tracing::error!(why, "a batch's outcome is not known and was not found out");
@@ -152,8 +160,10 @@ async fn find_out(
                 tracing::info!(batch, "the batch was not committed");
                 return Err(StorageError::Unavailable(why));
             }
-            Ok(Err(_still_away)) => {
-                database.set_available(false);
+            Ok(Err(error)) => {
+                if matches!(error, StorageError::Unavailable(_)) {
+                    database.set_available(false);
+                }
                 sleep(LONGEST_BACKOFF).await;
             }
             Err(_deadline) => return Err(StorageError::OutcomeUnknown(why)),

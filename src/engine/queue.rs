@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics::{Gauge, gauge};
+use metrics::{Gauge, counter, gauge};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shop::ledger::{Answer, Command};
@@ -51,13 +51,16 @@ pub enum EngineError {
     /// The database is known to be away, or went away before anything was committed.
     #[error("the database is away")]
     Unavailable,
+    /// The database is there, but it did not carry the batch out in time.
+    #[error("the database is too slow")]
+    TooSlow,
     /// Its batch lost against other transactions until the attempts or the time ran out.
     #[error("too many conflicts with other transactions")]
     Contention,
     /// The database went away at COMMIT and did not come back in time to tell.
     #[error("the database went away before it said whether this was done")]
     OutcomeUnknown,
-    /// The database rejects this command by itself, or the writer died; the log says why.
+    /// The database rejects this command by itself; the log says why.
     #[error("the command cannot be carried out")]
     Failed,
 }
@@ -80,16 +83,33 @@ impl Engine {
     /// may or may not stop the command.
     pub async fn submit(&self, command: Command) -> Result<Answer, EngineError> {
         if !self.database.is_available() {
-            return Err(EngineError::Unavailable);
+            return Err(EngineError::Unavailable.counted());
         }
         let (sender, receiver) = oneshot::channel();
         self.queue.try_send(Submission { command, answer: sender }).map_err(
             |error| match error {
-                mpsc::error::TrySendError::Full(_) => EngineError::QueueFull,
-                mpsc::error::TrySendError::Closed(_) => EngineError::Unavailable,
+                mpsc::error::TrySendError::Full(_) => EngineError::QueueFull.counted(),
+                mpsc::error::TrySendError::Closed(_) => EngineError::Unavailable.counted(),
             },
         )?;
         self.depth.increment(1);
-        receiver.await.unwrap_or(Err(EngineError::Failed))
+        // A writer that died may have been in the middle of COMMIT.
+        receiver.await.unwrap_or_else(|_| Err(EngineError::OutcomeUnknown.counted()))
+    }
+}
+
+impl EngineError {
+    /// The same, after the metrics have heard of it.
+    pub(super) fn counted(self) -> EngineError {
+        let error = match self {
+            EngineError::QueueFull => "queue_full",
+            EngineError::Unavailable => "unavailable",
+            EngineError::TooSlow => "too_slow",
+            EngineError::Contention => "contention",
+            EngineError::OutcomeUnknown => "outcome_unknown",
+            EngineError::Failed => "failed",
+        };
+        counter!("merch_engine_errors_total", "error" => error).increment(1);
+        self
     }
 }

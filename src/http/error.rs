@@ -39,6 +39,7 @@ pub enum ApiError {
     /// There is no database to ask, or it gave no answer in time; nothing changed.
     DatabaseAway,
     /// The batch lost against other transactions for too long; nothing changed.
+    DatabaseSlow,
     Contention,
     /// It may or may not have been done.
     OutcomeUnknown,
@@ -92,6 +93,7 @@ impl ApiError {
             ApiError::HashingQueueFull
             | ApiError::QueueFull
             | ApiError::DatabaseAway
+            | ApiError::DatabaseSlow
             | ApiError::Contention
             | ApiError::OutcomeUnknown
             | ApiError::Timeout
@@ -112,6 +114,7 @@ impl ApiError {
             ApiError::HashingQueueFull => "hashing_queue_full",
             ApiError::QueueFull => "queue_full",
             ApiError::DatabaseAway => "database_away",
+            ApiError::DatabaseSlow => "database_slow",
             ApiError::Contention => "contention",
             ApiError::OutcomeUnknown => "outcome_unknown",
             ApiError::Timeout => "timeout",
@@ -135,12 +138,17 @@ impl ApiError {
             ApiError::HashingQueueFull => "too many logins at once; try again shortly".into(),
             ApiError::QueueFull => "the shop is full; try again shortly".into(),
             ApiError::DatabaseAway => "the shop's books are out of reach; try again shortly".into(),
+            ApiError::DatabaseSlow => "the shop's books are slow; try again shortly".into(),
             ApiError::Contention => "too many changes at once; try again shortly".into(),
             ApiError::OutcomeUnknown => {
-                "it is not known whether this was done; look before you try again".into()
+                "it is not known whether this was done; look before you try again, or always send \
+                 an Idempotency-Key"
+                    .into()
             }
             ApiError::Timeout => {
-                "this took too long and may still be done; look before you try again".into()
+                "this took too long and may still be done; look before you try again, or always \
+                 send an Idempotency-Key"
+                    .into()
             }
             ApiError::ShuttingDown => "this server is about to stop".into(),
             ApiError::Internal => "something is broken here; it was logged".into(),
@@ -199,6 +207,7 @@ impl From<EngineError> for ApiError {
         match error {
             EngineError::QueueFull => ApiError::QueueFull,
             EngineError::Unavailable => ApiError::DatabaseAway,
+            EngineError::TooSlow => ApiError::DatabaseSlow,
             EngineError::Contention => ApiError::Contention,
             EngineError::OutcomeUnknown => ApiError::OutcomeUnknown,
             EngineError::Failed => ApiError::Internal,
@@ -212,6 +221,14 @@ impl From<StorageError> for ApiError {
             StorageError::Unavailable(why) => {
                 tracing::warn!(why, "a read found no database");
                 ApiError::DatabaseAway
+            }
+            StorageError::TooSlow(why) => {
+                tracing::warn!(why, "a read took too long");
+                ApiError::DatabaseSlow
+            }
+            StorageError::Conflict { sqlstate } => {
+                tracing::warn!(sqlstate, "a read lost against a transaction");
+                ApiError::Contention
             }
             error => {
                 tracing::error!(%error, "a read failed");

@@ -21,11 +21,13 @@ impl Database {
     ) -> Result<Option<Credentials>, StorageError> {
         let username = username.clone();
         let row: Option<(i64, String)> = self
-            .read(|pool| async move {
-                sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
-                    .bind(username.as_str())
-                    .fetch_optional(&pool)
-                    .await
+            .run(|connection| {
+                Box::pin(async move {
+                    sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
+                        .bind(username.as_str())
+                        .fetch_optional(connection)
+                        .await
+                })
             })
             .await?;
         Ok(row.map(|(id, password_hash)| Credentials { account: AccountId(id), password_hash }))
@@ -33,11 +35,13 @@ impl Database {
 
     /// Whether there is such an account.
     pub async fn account_exists(&self, account: AccountId) -> Result<bool, StorageError> {
-        self.read(move |pool| async move {
-            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)")
-                .bind(account.0)
-                .fetch_one(&pool)
-                .await
+        self.run(move |connection| {
+            Box::pin(async move {
+                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)")
+                    .bind(account.0)
+                    .fetch_one(connection)
+                    .await
+            })
         })
         .await
     }

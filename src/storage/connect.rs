@@ -1,5 +1,6 @@
 //! Connections: where the database is, how a session is set up, whether it is there at all.
 
+use std::pin::Pin;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -33,8 +34,12 @@ impl DatabaseOptions {
     /// Options for the database at `url`, with waits that suit a person at a terminal; the
     /// URL's `sslmode` is honoured. The error never repeats the URL, which holds a password.
     pub fn from_url(url: &str) -> Result<DatabaseOptions, StorageError> {
+        let not_a_url = || StorageError::Unexpected("not a URL like postgres://host/name".into());
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(not_a_url());
+        }
         let connect = PgConnectOptions::from_str(url)
-            .map_err(|_| StorageError::Unexpected("the URL is not a PostgreSQL URL".into()))?
+            .map_err(|_| not_a_url())?
             .application_name("merch-store")
             .disable_statement_logging();
         Ok(DatabaseOptions {
@@ -126,26 +131,39 @@ impl Database {
         self.pool.close().await;
     }
 
-    /// Runs a read in a task of its own, so that a client that hangs up in the middle of
-    /// it cannot leave a connection in the middle of a statement; at once refused while
-    /// the database is known to be away.
-    pub(super) async fn read<T, F>(
+    /// Runs one statement in a task of its own, so that a client that hangs up in the middle
+    /// of it cannot leave a connection in the middle of it too; at once refused while the
+    /// database is known to be away, and not waited for when the server goes silent.
+    pub(super) async fn run<T: Send + 'static>(
         &self,
-        query: impl FnOnce(PgPool) -> F,
-    ) -> Result<T, StorageError>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, sqlx::Error>> + Send + 'static,
-    {
+        statement: impl for<'c> FnOnce(&'c mut PgConnection) -> Running<'c, T> + Send + 'static,
+    ) -> Result<T, StorageError> {
         if !self.is_available() {
             return Err(StorageError::Unavailable("the database is away".into()));
         }
-        match tokio::spawn(query(self.pool.clone())).await {
-            Ok(result) => result.map_err(StorageError::from),
+        let pool = self.pool.clone();
+        // The server gives up first, so that it can say why.
+        let patience = self.options.statement_timeout + Duration::from_secs(1);
+        let running = tokio::spawn(async move {
+            let mut connection = pool.acquire().await?;
+            match tokio::time::timeout(patience, statement(&mut connection)).await {
+                Ok(result) => result.map_err(StorageError::from),
+                Err(_silent) => {
+                    // Back in the pool, it would be waited for by the next one.
+                    connection.close_on_drop();
+                    Err(StorageError::Unavailable("the server went silent".into()))
+                }
+            }
+        });
+        match running.await {
+            Ok(result) => result,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
 }
+
+/// A statement under way on a connection.
+pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
 /// Limits that keep one stuck session from holding up the others, then the planner: every
 /// statement here is a handful of look-ups by index, and must stay so on tables that have
@@ -155,7 +173,8 @@ async fn set_up(
     statement_timeout: Duration,
 ) -> Result<(), sqlx::Error> {
     let limits = format!(
-        "SET statement_timeout = {0}; SET lock_timeout = {0}; \
+        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
+         SET statement_timeout = {0}; SET lock_timeout = {0}; \
          SET idle_in_transaction_session_timeout = 2000",
         statement_timeout.as_millis(),
     );

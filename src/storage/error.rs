@@ -18,6 +18,10 @@ pub enum StorageError {
     /// There is no usable connection, or no answer in time; nothing was committed.
     #[error("database unavailable: {0}")]
     Unavailable(String),
+    /// The database is there, but a statement or the wait for a lock took longer than it may;
+    /// nothing was committed.
+    #[error("database too slow: {0}")]
+    TooSlow(String),
     /// The connection broke between COMMIT and its answer.
     #[error("connection lost at COMMIT, outcome unknown: {0}")]
     OutcomeUnknown(String),
@@ -86,9 +90,11 @@ fn from_database(error: &dyn DatabaseError) -> StorageError {
     let sqlstate = error.code().unwrap_or_default().into_owned();
     match sqlstate.as_str() {
         "40001" | "40P01" => StorageError::Conflict { sqlstate },
-        // Connection trouble, too many connections or no resources, shutdown and start,
-        // a statement or a lock that took too long, a read-only standby.
-        "57014" | "55P03" | "25006" => StorageError::Unavailable(error.to_string()),
+        // A statement that was cancelled, a lock that was not to be had.
+        "57014" | "55P03" => StorageError::TooSlow(error.to_string()),
+        // A read-only standby.
+        "25006" => StorageError::Unavailable(error.to_string()),
+        // Connection trouble, no resources, shutdown and start, a session cut off.
         code if ["08", "53", "57P", "25P"].iter().any(|class| code.starts_with(class)) => {
             StorageError::Unavailable(error.to_string())
         }

@@ -6,6 +6,10 @@ use crate::shop::AccountId;
 
 use super::{Database, StorageError};
 
+/// Transfers that a summary adds up each way, newest first: about a second's work, and more
+/// than anybody makes in a lifetime.
+const SUMMARISED: i64 = 1_000_000;
+
 /// One movement of an account's coins, seen from that account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
@@ -82,9 +86,10 @@ impl Database {
         let one_more = i64::from(limit) + 1;
         type Row = (i64, i16, Option<String>, i64, OffsetDateTime);
         let rows: Vec<Row> = self
-            .read(move |pool| async move {
-                sqlx::query_as(
-                    "SELECT id, kind, CASE kind
+            .run(move |connection| {
+                Box::pin(async move {
+                    sqlx::query_as(
+                        "SELECT id, kind, CASE kind
                          WHEN 1 THEN (SELECT username FROM users WHERE users.id = other_id)
                          WHEN 2 THEN (SELECT username FROM users WHERE users.id = other_id)
                          WHEN 3 THEN (SELECT name FROM merch WHERE merch.id = other_id)
@@ -109,12 +114,13 @@ impl Database {
                           ORDER BY id DESC LIMIT $3)
                      ) AS movement
                      ORDER BY id DESC LIMIT $3",
-                )
-                .bind(account.0)
-                .bind(before)
-                .bind(one_more)
-                .fetch_all(&pool)
-                .await
+                    )
+                    .bind(account.0)
+                    .bind(before)
+                    .bind(one_more)
+                    .fetch_all(connection)
+                    .await
+                })
             })
             .await?;
 
@@ -136,37 +142,40 @@ impl Database {
         Ok(Page { movements, more })
     }
 
-    /// The `limit` counterparties with the largest totals, each way, of all `account`'s
-    /// transfers. Costs as much as the account has transfers.
+    /// The `limit` counterparties with the largest totals, each way, of the newest million of
+    /// `account`'s transfers. Costs as much as there are of those.
     pub async fn history_summary_fetch(
         &self,
         account: AccountId,
         limit: u16,
     ) -> Result<Summary, StorageError> {
         let rows: Vec<(bool, String, i64, i64)> = self
-            .read(move |pool| async move {
+            .run(move |connection| Box::pin(async move {
                 // Coins that went back and forth may add up to more than they are.
                 sqlx::query_as(
                     "(SELECT true, username, amount, transfers
                       FROM (SELECT from_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
-                            FROM history
-                            WHERE to_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                            FROM (SELECT from_id, amount FROM history
+                                  WHERE to_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                                  ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY from_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = from_id)
                      UNION ALL
                      (SELECT false, username, amount, transfers
                       FROM (SELECT to_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
-                            FROM history
-                            WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                            FROM (SELECT to_id, amount FROM history
+                                  WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                                  ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY to_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = to_id)
                      ORDER BY 3 DESC, 2",
                 )
                 .bind(account.0)
                 .bind(i64::from(limit))
-                .fetch_all(&pool)
+                .bind(SUMMARISED)
+                .fetch_all(connection)
                 .await
-            })
+            }))
             .await?;
 
         let mut summary = Summary::default();

@@ -26,9 +26,10 @@ impl Database {
         history_limit: i64,
     ) -> Result<Option<Info>, StorageError> {
         let rows: Vec<(i16, i64, Option<String>, i64)> = self
-            .read(move |pool| async move {
-                sqlx::query_as(
-                    "SELECT 0::int2, 0::int8, NULL::text, coins FROM balance WHERE user_id = $1
+            .run(move |connection| {
+                Box::pin(async move {
+                    sqlx::query_as(
+                        "SELECT 0::int2, 0::int8, NULL::text, coins FROM balance WHERE user_id = $1
                      UNION ALL
                      SELECT 1::int2, item_id, name, quantity
                      FROM inventory JOIN merch ON merch.id = item_id WHERE user_id = $1
@@ -44,11 +45,12 @@ impl Database {
                            WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
                            ORDER BY id DESC LIMIT $2) AS entry
                      JOIN users ON users.id = to_id",
-                )
-                .bind(account.0)
-                .bind(history_limit)
-                .fetch_all(&pool)
-                .await
+                    )
+                    .bind(account.0)
+                    .bind(history_limit)
+                    .fetch_all(connection)
+                    .await
+                })
             })
             .await?;
 

@@ -15,8 +15,12 @@ impl Database {
     /// Everything on sale, in the catalogue's order.
     pub async fn merch_fetch_all(&self) -> Result<Vec<MerchItem>, StorageError> {
         let rows: Vec<(String, i64)> = self
-            .read(|pool| async move {
-                sqlx::query_as("SELECT name, price FROM merch ORDER BY id").fetch_all(&pool).await
+            .run(|connection| {
+                Box::pin(async move {
+                    sqlx::query_as("SELECT name, price FROM merch ORDER BY id")
+                        .fetch_all(connection)
+                        .await
+                })
             })
             .await?;
         Ok(rows.into_iter().map(|(name, price)| MerchItem { name, price }).collect())

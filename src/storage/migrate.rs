@@ -44,7 +44,7 @@ impl Migrations {
     /// Connects without the limits of ordinary sessions: a migration takes what it takes.
     pub async fn connect(options: &DatabaseOptions) -> Result<Migrations, StorageError> {
         let mut connection = options.connect().await?;
-        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0; SET enable_seqscan = on")
+        sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0")
             .execute(&mut connection)
             .await?;
         Ok(Migrations { connection })

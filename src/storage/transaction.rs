@@ -50,6 +50,8 @@ impl Writer {
             self.connection = None;
         }
         self.connection = Some(self.options.connect().await?);
+        // It may lead to another server than before.
+        self.takes_turns = true;
         Ok(())
     }
 
@@ -66,16 +68,16 @@ impl Writer {
                 "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE writer_turn IN EXCLUSIVE MODE",
             );
             match begun.await {
-                Err(sqlx::Error::Database(said)) if lacks_lock_table(said.code().as_deref()) => {
+                Err(sqlx::Error::Database(said)) if is_not_supported(said.code().as_deref()) => {
+                    self.execute("ROLLBACK").await?;
+                    self.begin_out_of_turn().await?;
                     tracing::info!("no LOCK TABLE here: writers will collide and replay");
                     self.takes_turns = false;
-                    self.execute("ROLLBACK").await?;
-                    self.execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
                 }
                 begun => begun?,
             }
         } else {
-            self.execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await?;
+            self.begin_out_of_turn().await?;
         }
         self.batch += 1;
         Ok(Transaction { writer: self, wrote: false })
@@ -130,6 +132,15 @@ impl Writer {
         result
     }
 
+    async fn begin_out_of_turn(&mut self) -> Result<(), StorageError> {
+        match self.execute("BEGIN ISOLATION LEVEL SERIALIZABLE").await {
+            Err(sqlx::Error::Database(said)) if is_not_supported(said.code().as_deref()) => {
+                Err(StorageError::Unavailable(format!("{said}: is this a standby?")))
+            }
+            begun => Ok(begun?),
+        }
+    }
+
     async fn execute(&mut self, sql: &'static str) -> Result<(), sqlx::Error> {
         self.within_patience(async |connection| {
             sqlx::raw_sql(sql).execute(connection).await.map(|_| ())
@@ -176,7 +187,8 @@ impl Transaction<'_> {
     }
 }
 
-/// "Feature not supported" or "syntax error": how engines without LOCK TABLE answer it.
-fn lacks_lock_table(sqlstate: Option<&str>) -> bool {
+/// "Feature not supported" or "syntax error": how engines without LOCK TABLE answer it, and a
+/// standby a serializable transaction.
+fn is_not_supported(sqlstate: Option<&str>) -> bool {
     matches!(sqlstate, Some("0A000" | "42601"))
 }

@@ -1,5 +1,7 @@
 //! `POST /api/auth`: logging in, which the first time is signing up.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use merch_store::shop::Username;
 use reqwest::Method;
@@ -94,7 +96,11 @@ async fn a_sign_up_whose_client_hangs_up_leaves_a_whole_account_or_none() {
 
 #[tokio::test]
 async fn one_database_connection_is_enough_for_everybody() {
-    let shop = TestShop::with(|config| config.database.max_connections = 1.try_into().unwrap());
+    let shop = TestShop::with(|config| {
+        config.database.max_connections = 1.try_into().unwrap();
+        // Whoever needed two would wait in vain, and be told so, before this is over.
+        config.database.acquire_timeout = Duration::from_secs(60);
+    });
     let shop = shop.await;
     let alice = shop.logs_in("alice").await;
     let logins = join_all((0..6).map(|number| {

@@ -1,12 +1,17 @@
 //! What every route answers when it cannot do what it was asked: a status, a code, and no
 //! words of a database's.
 
+use std::time::Duration;
+
 use futures::future::{Either, select};
 use reqwest::Method;
 
 use crate::support::proxy::{Fault, Stage};
 use crate::support::raw::{self, Raw};
 use crate::support::{Reply, TestShop};
+
+/// Longer than a test holds a lock, however busy the machine is.
+const LONG: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_path_that_does_not_exist_is_not_found() {
@@ -35,6 +40,10 @@ async fn a_path_that_does_not_exist_is_not_found() {
             reply.is_error(404, "not_found");
         }
     }
+    // A path that is none at all.
+    let request = "OPTIONS * HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
+    let answer = raw::answer(shop.address, request).await;
+    assert_eq!(raw::status(&answer), 404, "{answer}");
     // Whatever serves the page has errors of its own, which nobody should see.
     shop.gets("/docs/no-such-file").await.is_error(404, "not_found");
     assert_eq!(alice.coins().await, 1000);
@@ -123,7 +132,7 @@ async fn a_body_over_the_limit_is_too_large() {
 #[tokio::test]
 async fn a_body_that_does_not_arrive_in_time_ends_in_503() {
     let shop = TestShop::with(|config| {
-        config.http.request_timeout = std::time::Duration::from_millis(100);
+        config.http.request_timeout = Duration::from_millis(100);
     });
     let shop = shop.await;
     let mut client = Raw::connect(shop.address).await;
@@ -139,6 +148,7 @@ async fn a_full_hashing_queue_sends_logins_away_at_once() {
     let shop = TestShop::with(|config| {
         config.auth.hash_threads = 1;
         config.auth.hash_queue = 0;
+        config.database.statement_timeout = LONG;
     });
     let shop = shop.await;
     let alice = shop.logs_in("alice").await;
@@ -164,7 +174,10 @@ async fn a_full_hashing_queue_sends_logins_away_at_once() {
 
 #[tokio::test]
 async fn a_full_queue_sends_orders_away_at_once() {
-    let shop = TestShop::with(|config| config.engine.queue_capacity = 1.try_into().unwrap());
+    let shop = TestShop::with(|config| {
+        config.engine.queue_capacity = 1.try_into().unwrap();
+        config.database.statement_timeout = LONG;
+    });
     let shop = shop.await;
     let alice = shop.logs_in("alice").await;
     let lock = shop.database.lock("writer_turn").await;

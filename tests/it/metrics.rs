@@ -6,6 +6,7 @@ use reqwest::Client;
 
 use crate::support::person::{PASSWORD, authenticate};
 use crate::support::proxy::{Fault, Proxy, Stage};
+use crate::support::shop::SECRET;
 use crate::support::{Person, Process, Reply, TestDatabase, eventually};
 
 #[tokio::test]
@@ -66,7 +67,13 @@ async fn the_numbers_tell_what_happened() {
 #[tokio::test]
 async fn the_depths_of_the_queues_rise_and_fall() {
     let database = TestDatabase::fresh().await;
-    let shop = Process::replica(database.url().as_str()).await;
+    let settings = [
+        ("MERCH__DATABASE__URL", database.url().as_str()),
+        ("MERCH__AUTH__JWT_SECRET", SECRET),
+        // Longer than the lock below is held, however busy the machine is.
+        ("MERCH__DATABASE__STATEMENT_TIMEOUT_MS", "60000"),
+    ];
+    let shop = Process::serve(&[], &settings).await;
     let client = Client::new();
     let alice = Person::logs_in(&client, &shop.base, "alice", PASSWORD).await;
     let reads = async |name: &str, expected: f64| {
