@@ -2,6 +2,8 @@
 //!
 //! `config/default.toml` is the manual; the types here only say what is well-formed.
 
+#![expect(missing_docs, reason = "config/default.toml explains every key")]
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -17,6 +19,7 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
 const MIN_SECRET_BYTES: usize = 32;
 
+/// Every setting, well-formed; `database.url` never comes without `auth.jwt_secret`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -32,6 +35,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
+/// `[http]`: where to listen, and limits on requests and connections.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
@@ -45,6 +49,7 @@ pub struct Http {
     pub max_connections: NonZeroUsize,
 }
 
+/// `[database]`: which PostgreSQL, and how long to wait for it. No URL: a private one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Database {
@@ -58,6 +63,7 @@ pub struct Database {
     pub migrate: bool,
 }
 
+/// `[auth]`: signing keys, at least 32 bytes where given, and room for hashing.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Auth {
@@ -71,6 +77,7 @@ pub struct Auth {
     pub hash_queue: usize,
 }
 
+/// `[engine]`: limits of the queue, of a batch and of its replays.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Engine {
@@ -83,12 +90,14 @@ pub struct Engine {
     pub outcome_deadline: Duration,
 }
 
+/// `[info]`: how much history `GET /api/info` shows.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Info {
     pub history_limit: u16,
 }
 
+/// `[shutdown]`: how long each step of the end may take.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shutdown {
@@ -98,6 +107,7 @@ pub struct Shutdown {
     pub deadline: Duration,
 }
 
+/// `[log]`: what is logged; the level is parsed when logging starts.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Log {
@@ -106,6 +116,7 @@ pub struct Log {
     pub access: bool,
 }
 
+/// For whom a line of the log is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
@@ -113,12 +124,14 @@ pub enum LogFormat {
     Json,
 }
 
+/// `[gateway]`: where the gateway listens; `serve` has no use for it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     pub address: SocketAddr,
 }
 
+/// `[limits]`: a client's bucket of requests at the gateway; `serve` has no use for it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {

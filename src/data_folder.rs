@@ -18,14 +18,26 @@ pub struct DataFolder {
 /// Why a data folder cannot be had; `Display` is meant for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum DataFolderError {
+    /// Another process holds its lock, and with it a running shop's data.
     #[error(
         "the data folder {} belongs to a running process ({owner}); stop it, or give this one a \
          folder of its own with --data-dir",
         path.display()
     )]
-    Taken { path: PathBuf, owner: String },
+    Taken {
+        /// The folder, as an absolute path.
+        path: PathBuf,
+        /// What that process wrote into the lock: "pid 123", or nothing yet.
+        owner: String,
+    },
+    /// The folder or a file in it could not be made, read or written.
     #[error("cannot use the data folder {}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The folder, or the file in it that is to blame.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 impl DataFolder {
@@ -58,6 +70,7 @@ impl DataFolder {
         Ok(DataFolder { path, _lock: lock })
     }
 
+    /// Where it is: absolute, with no symbolic links on the way.
     pub fn path(&self) -> &Path {
         &self.path
     }

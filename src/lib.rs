@@ -13,6 +13,9 @@
 //! for a shop without a database of its own [`data_folder`] and [`private_postgres`].
 //! `docs/ARCHITECTURE.md` has the map, the invariants and the way of a purchase.
 
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
 pub mod shop;
 
 pub mod storage;

@@ -23,7 +23,7 @@ pub struct Lifecycle {
 pub enum Ended {
     /// It was asked to, and everything was finished.
     Cleanly,
-    /// A task died, or the deadline passed with work unfinished.
+    /// A task died, or the deadline passed or a second signal came with work unfinished.
     Badly,
 }
 

@@ -85,26 +85,52 @@ struct Server {
 /// Why there is no server; `Display` says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivatePostgresError {
+    /// No folder that we know of has `postgres` and `initdb` of version 15 or later.
     #[error(
         "no PostgreSQL {OLDEST_MAJOR} or later found on this machine; install one (Debian: \
          `apt-get install postgresql`, macOS: `brew install postgresql@17`) or name a running \
          one with MERCH__DATABASE__URL"
     )]
     NoPrograms,
+    /// The data belongs to a major version that is not installed; others cannot read it.
     #[error(
         "the data in {} was written by PostgreSQL {data}, whose server programs are not here; \
          install that version",
         folder.display()
     )]
-    OtherMajor { folder: PathBuf, data: u32 },
+    OtherMajor {
+        /// Where the data is.
+        folder: PathBuf,
+        /// The major version that wrote it.
+        data: u32,
+    },
+    /// We are root, and there is nobody to run the server as.
     #[error("PostgreSQL must not run as root, and neither user postgres nor nobody exists")]
     NoUser,
+    /// A program of PostgreSQL's ended with another code than 0.
     #[error("{program} failed: {output}")]
-    Program { program: &'static str, output: String },
+    Program {
+        /// Its name, without a path.
+        program: &'static str,
+        /// What it wrote to standard error.
+        output: String,
+    },
+    /// The server kept ending for 10 seconds, or was not ready after 60.
     #[error("PostgreSQL did not start; its log is {}, and ends with: {tail}", log.display())]
-    NotStarted { log: PathBuf, tail: String },
+    NotStarted {
+        /// Where the whole log is.
+        log: PathBuf,
+        /// Its last 3 lines, on one.
+        tail: String,
+    },
+    /// A file, a folder or a program could not be used.
     #[error("{what}")]
-    Io { what: String, source: io::Error },
+    Io {
+        /// What could not be done, and to which path.
+        what: String,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 /// PostgreSQL's programs of one version.

@@ -24,12 +24,16 @@ pub struct Password(SecretString);
 /// Why a text is not a password; `Display` is meant for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPassword {
+    /// There is not one byte.
     #[error("password must not be empty")]
     Empty,
+    /// There are more than [`MAX_PASSWORD_BYTES`] bytes.
     #[error("password must be at most {MAX_PASSWORD_BYTES} bytes long")]
     TooLong,
+    /// A line break, NUL or another character of Unicode's category Cc is in it.
     #[error("password must not contain control characters")]
     ControlCharacter,
+    /// White space, of any kind that Unicode knows, is at either end.
     #[error("password must not start or end with a space")]
     OuterSpace,
 }

@@ -25,7 +25,9 @@ pub struct Tokens {
 /// Whom a valid token speaks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
+    /// Taken from the signed claims: whether it still exists, the database says.
     pub account: AccountId,
+    /// As it was when the token was issued; names never change.
     pub username: Username,
 }
 

@@ -10,6 +10,7 @@ use crate::storage::Audit;
 use super::Common;
 use super::database::{ToolDatabase, spinner};
 
+/// Flags of `audit`: the common ones.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -25,6 +26,7 @@ pub struct AuditArgs {
     common: Common,
 }
 
+/// Prints totals and lies: exit code 0 if the books are honest, 1 if they lie or cannot be read.
 pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = args.common.load_for_tool()?;

@@ -14,7 +14,9 @@ use crate::storage::DatabaseOptions;
 
 /// A PostgreSQL of our own, and the folder that it lives in.
 pub struct OwnDatabase {
+    /// Held for as long as the server may run: no other process starts one on this data.
     pub folder: DataFolder,
+    /// Stopped politely by [`PrivatePostgres::stop`]; dropped, it ends by itself, unwaited for.
     pub postgres: PrivatePostgres,
 }
 
@@ -32,11 +34,13 @@ impl OwnDatabase {
 /// A tool's database. A private one that a running shop owns is shared with that shop;
 /// otherwise it is started, and stopped by [`ToolDatabase::close`].
 pub struct ToolDatabase {
+    /// Where it is, with waits that suit a person at a terminal.
     pub options: DatabaseOptions,
     own: Option<OwnDatabase>,
 }
 
 impl ToolDatabase {
+    /// The database that `database.url` names, else the one in `data_dir`; its schema may be old.
     pub async fn open(config: &Config) -> anyhow::Result<ToolDatabase> {
         if let Some(url) = &config.database.url {
             let options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
@@ -55,6 +59,7 @@ impl ToolDatabase {
         Ok(ToolDatabase { options: DatabaseOptions::from_url(&url)?, own })
     }
 
+    /// Stops the private PostgreSQL if [`ToolDatabase::open`] started it.
     pub async fn close(self) {
         if let Some(own) = self.own {
             own.postgres.stop().await;

@@ -9,6 +9,7 @@ use crate::storage::{AppliedMigration, MigrationState, Migrations};
 use super::Common;
 use super::database::ToolDatabase;
 
+/// Flags of `migrate`: a direction, and the common ones.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -40,6 +41,7 @@ enum Direction {
     Status,
 }
 
+/// Changes or shows the schema: exit code 1 if that fails or `status` finds one not applied.
 pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
     let config = args.common.load_for_tool()?;
     let database = ToolDatabase::open(&config).await?;

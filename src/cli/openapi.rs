@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::http;
 
+/// Flags of `openapi`: none.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -13,6 +14,7 @@ Examples:
   merch-store openapi | jq '.paths | keys'")]
 pub struct OpenapiArgs {}
 
+/// Prints the document to standard output; needs neither settings nor a database.
 pub fn run(_: OpenapiArgs) -> anyhow::Result<ExitCode> {
     println!("{}", http::openapi().to_pretty_json()?);
     Ok(ExitCode::SUCCESS)

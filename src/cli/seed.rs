@@ -18,6 +18,7 @@ use super::database::ToolDatabase;
 /// Users in one transaction: enough to be fast, few enough to show progress.
 const CHUNK: u32 = 10_000;
 
+/// Flags of `seed`, and the common ones.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -39,6 +40,7 @@ pub struct SeedArgs {
     common: Common,
 }
 
+/// Migrates, then creates the users that are not there, so many in a transaction.
 pub async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = args.common.load_for_tool()?;

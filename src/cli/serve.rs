@@ -33,6 +33,7 @@ const PURGE_CHUNK: i64 = 1000;
 /// How often metrics fold what was recorded into their histograms.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Flags of `serve`, and of the program without a subcommand.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -60,6 +61,7 @@ pub struct Server {
     deadline: Duration,
 }
 
+/// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.show_config {
         print!("{DEFAULTS}");

@@ -45,15 +45,19 @@ pub(super) struct Submission {
 /// nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EngineError {
+    /// As many commands wait as may wait; it was refused at once.
     #[error("the queue is full")]
     QueueFull,
+    /// The database is known to be away, or went away before anything was committed.
     #[error("the database is away")]
     Unavailable,
+    /// Its batch lost against other transactions until the attempts or the time ran out.
     #[error("too many conflicts with other transactions")]
     Contention,
     /// The database went away at COMMIT and did not come back in time to tell.
     #[error("the database went away before it said whether this was done")]
     OutcomeUnknown,
+    /// The database rejects this command by itself, or the writer died; the log says why.
     #[error("the command cannot be carried out")]
     Failed,
 }

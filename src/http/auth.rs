@@ -19,6 +19,7 @@ use super::Shop;
 use super::error::{ApiError, CommonErrors};
 use super::extract::JsonBody;
 
+/// Who is logging in, or signing up.
 #[derive(Deserialize, ToSchema)]
 pub struct AuthRequest {
     /// 1 to 255 characters, no control characters, no space at either end.
@@ -29,6 +30,7 @@ pub struct AuthRequest {
     password: SecretString,
 }
 
+/// What a login comes to.
 #[derive(Serialize, ToSchema)]
 pub struct AuthResponse {
     /// A JWT for the header `Authorization: Bearer <token>`.

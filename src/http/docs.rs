@@ -2,9 +2,14 @@
 //! with everything the page needs in the binary.
 
 use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::error::ApiError;
 
 /// The document without its operations, which the handlers add.
 pub fn document() -> OpenApi {
@@ -39,5 +44,14 @@ pub fn router<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
         .persist_authorization(true)
         .try_it_out_enabled(true)
         .display_request_duration(true);
-    SwaggerUi::new("/docs").url("/api/openapi.json", openapi).config(config).into()
+    let page = SwaggerUi::new("/docs").url("/api/openapi.json", openapi).config(config);
+    Router::from(page).layer(map_response(with_our_errors))
+}
+
+/// Gives files that the page does not have the error that every other path has.
+async fn with_our_errors(response: Response) -> Response {
+    match response.status() {
+        StatusCode::NOT_FOUND => ApiError::NotFound.into_response(),
+        _ => response,
+    }
 }

@@ -24,18 +24,29 @@ pub enum ApiError {
     Unauthorized,
     /// Somebody has this username, and another password.
     WrongPassword,
+    /// The ledger, or the parsing before it, said no; nothing changed.
     Refused(Refusal),
+    /// No route has this path.
     NotFound,
+    /// The path has a route, but not for this method.
     MethodNotAllowed,
+    /// The body is longer than `http.body_limit`.
     BodyTooLarge,
+    /// As many logins hash or wait as may; try again.
     HashingQueueFull,
+    /// As many commands wait for the writer as may; try again.
     QueueFull,
+    /// There is no database to ask, or it gave no answer in time; nothing changed.
     DatabaseAway,
+    /// The batch lost against other transactions for too long; nothing changed.
     Contention,
     /// It may or may not have been done.
     OutcomeUnknown,
+    /// `http.request_timeout_ms` ran out; a change may still be made.
     Timeout,
+    /// Said by readiness alone, from the moment that the end is asked for.
     ShuttingDown,
+    /// A defect, or a database that is not as we left it; the log says more.
     Internal,
 }
 

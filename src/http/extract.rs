@@ -93,8 +93,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let Body(bytes) = Body::from_request(request, state).await?;
-        serde_json::from_slice(&bytes)
+        json_object(&bytes)
             .map(JsonBody)
             .map_err(|error| ApiError::BadRequest(format!("the body is not as expected: {error}")))
     }
+}
+
+/// The object that `bytes` spell. serde alone would also take the fields' values in an
+/// array, which no contract mentions.
+pub fn json_object<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(serde::de::Error::custom("not a JSON object"));
+    }
+    serde_json::from_slice(bytes)
 }

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use super::Shop;
 use super::error::{ApiError, ErrorResponse};
 
+/// Says `ok`; whatever is not ok is answered by an error.
 #[derive(Serialize, ToSchema)]
 pub struct HealthResponse {
     #[schema(example = "ok")]

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::shop::AccountId;
 use crate::storage::{Movement, MovementKind, Summary, Total};
 
 use super::Shop;
@@ -21,6 +22,7 @@ use super::extract::Authenticated;
 const MAX_LIMIT: u16 = 100;
 const DEFAULT_LIMIT: u16 = 50;
 
+/// Which page of the history.
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
@@ -31,6 +33,7 @@ pub struct HistoryQuery {
     cursor: Option<String>,
 }
 
+/// A page of the history, newest movement first.
 #[derive(Serialize, ToSchema)]
 pub struct HistoryResponse {
     movements: Vec<MovementEntry>,
@@ -39,6 +42,7 @@ pub struct HistoryResponse {
     next_cursor: Option<String>,
 }
 
+/// One movement of the user's coins.
 #[derive(Serialize, ToSchema)]
 pub struct MovementEntry {
     #[serde(flatten)]
@@ -49,22 +53,24 @@ pub struct MovementEntry {
     at: OffsetDateTime,
 }
 
+/// What moved the coins; only received coins and the grant are gains.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum MovementEntryKind {
     /// The coins that an account starts with.
     Grant,
+    /// Coins from a colleague.
     Received {
         #[serde(rename = "fromUser")]
         from_user: String,
     },
+    /// Coins to a colleague.
     Sent {
         #[serde(rename = "toUser")]
         to_user: String,
     },
-    Purchase {
-        item: String,
-    },
+    /// One piece of merch, bought.
+    Purchase { item: String },
 }
 
 /// Every movement of one's coins, newest first, a page at a time.
@@ -90,6 +96,9 @@ pub async fn history(
     };
 
     let page = shop.database.history_page_fetch(identity.account, before.0, limit).await?;
+    if page.movements.is_empty() {
+        make_sure_of(&shop, identity.account).await?;
+    }
     let last = page.movements.last().filter(|_| page.more);
     Ok(Json(HistoryResponse {
         next_cursor: last.map(|movement| Cursor(movement.id).to_string()),
@@ -97,12 +106,14 @@ pub async fn history(
     }))
 }
 
+/// Totals by colleague, the largest first, at most 100 each way.
 #[derive(Serialize, ToSchema)]
 pub struct SummaryResponse {
     received: Vec<ReceivedTotal>,
     sent: Vec<SentTotal>,
 }
 
+/// All transfers from one colleague together.
 #[derive(Serialize, ToSchema)]
 pub struct ReceivedTotal {
     #[serde(rename = "fromUser")]
@@ -112,6 +123,7 @@ pub struct ReceivedTotal {
     transfers: i64,
 }
 
+/// All transfers to one colleague together.
 #[derive(Serialize, ToSchema)]
 pub struct SentTotal {
     #[serde(rename = "toUser")]
@@ -131,7 +143,18 @@ pub async fn summary(
     Authenticated(identity): Authenticated,
 ) -> Result<Json<SummaryResponse>, ApiError> {
     let summary = shop.database.history_summary_fetch(identity.account, MAX_LIMIT).await?;
+    if summary == Summary::default() {
+        make_sure_of(&shop, identity.account).await?;
+    }
     Ok(Json(summary.into()))
+}
+
+/// Nothing to show may mean that there is nobody to show it to.
+async fn make_sure_of(shop: &Shop, account: AccountId) -> Result<(), ApiError> {
+    match shop.database.account_exists(account).await? {
+        true => Ok(()),
+        false => Err(ApiError::Unauthorized),
+    }
 }
 
 /// A place in a history: the number of the movement before it. Opaque to clients.

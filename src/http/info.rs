@@ -13,6 +13,7 @@ use super::Shop;
 use super::error::{ApiError, CommonErrors};
 use super::extract::Authenticated;
 
+/// The user's account at one moment.
 #[derive(Serialize, ToSchema)]
 pub struct InfoResponse {
     /// Coins at hand.
@@ -23,6 +24,7 @@ pub struct InfoResponse {
     coin_history: CoinHistory,
 }
 
+/// How many of one item the user has bought.
 #[derive(Serialize, ToSchema)]
 pub struct InventoryItem {
     #[serde(rename = "type")]
@@ -39,6 +41,7 @@ pub struct CoinHistory {
     sent: Vec<SentCoins>,
 }
 
+/// One transfer to the user.
 #[derive(Serialize, ToSchema)]
 pub struct ReceivedCoins {
     #[serde(rename = "fromUser")]
@@ -46,6 +49,7 @@ pub struct ReceivedCoins {
     amount: i64,
 }
 
+/// One transfer from the user.
 #[derive(Serialize, ToSchema)]
 pub struct SentCoins {
     #[serde(rename = "toUser")]

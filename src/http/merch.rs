@@ -10,11 +10,13 @@ use utoipa::ToSchema;
 use super::Shop;
 use super::error::{ApiError, CommonErrors};
 
+/// Everything on sale, always in the same order.
 #[derive(Serialize, ToSchema)]
 pub struct MerchResponse {
     items: Vec<MerchEntry>,
 }
 
+/// One item on sale; stock is endless.
 #[derive(Serialize, ToSchema)]
 pub struct MerchEntry {
     #[serde(rename = "type")]

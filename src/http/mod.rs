@@ -37,10 +37,15 @@ pub use server::{ServerOptions, serve};
 
 /// Everything that handlers share.
 pub struct Shop {
+    /// Where every change goes.
     pub engine: Engine,
+    /// For reading; whether it is there decides readiness.
     pub database: Database,
+    /// Bounds the logins that are worked on or wait.
     pub hasher: Hasher,
+    /// Signs at a login, verifies on every guarded route.
     pub tokens: Tokens,
+    /// Says when to be unready and to close connections after their answers.
     pub lifecycle: Lifecycle,
     /// Transfers that `/api/info` shows each way, at most.
     pub history_limit: u16,

@@ -13,8 +13,9 @@ use crate::shop::{Amount, Username};
 use super::Shop;
 use super::buy::place;
 use super::error::{ApiError, CommonErrors};
-use super::extract::{Authenticated, Body, OptionalKey};
+use super::extract::{Authenticated, Body, OptionalKey, json_object};
 
+/// Whom to give coins, and how many.
 #[derive(Deserialize, ToSchema)]
 pub struct SendCoinRequest {
     /// The recipient's username.
@@ -59,7 +60,7 @@ pub async fn send_coin(
 }
 
 fn parse(body: &[u8]) -> Result<Action, Refusal> {
-    let request: SendCoinRequest = serde_json::from_slice(body).map_err(|_| Refusal::Malformed)?;
+    let request: SendCoinRequest = json_object(body).map_err(|_| Refusal::Malformed)?;
     let amount = Amount::new(request.amount).ok_or(Refusal::AmountNotPositive)?;
     // Nobody can be called what is not a username.
     let to = Username::parse(&request.to_user).map_err(|_| Refusal::UnknownRecipient)?;

@@ -31,6 +31,7 @@ pub struct ServerOptions {
     pub header_limit: usize,
     /// How long a head may take, from the connection's last answer on.
     pub header_timeout: Duration,
+    /// Connections open at once; those beyond wait in the kernel's queue.
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,

@@ -23,6 +23,7 @@ impl IdempotencyKey {
         }
     }
 
+    /// The header's value, character for character.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -33,6 +33,7 @@ impl ItemName {
         (fits && spelled).then(|| ItemName(text.into()))
     }
 
+    /// The name as paths, answers and the table `merch` spell it.
     pub fn as_str(&self) -> &str {
         &self.0
     }

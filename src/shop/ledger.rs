@@ -18,6 +18,7 @@ use super::{
 pub enum Command {
     /// Open an account with [`STARTING_COINS`] for somebody who logs in for the first time.
     OpenAccount {
+        /// Refused as taken if it has an account by then.
         username: Username,
         /// A PHC string, as `auth::password` makes it.
         password_hash: Arc<str>,
@@ -29,31 +30,47 @@ pub enum Command {
 /// What somebody who is logged in asks for.
 #[derive(Clone, Debug)]
 pub struct Order {
+    /// Who pays, as the token says; refused if there is no such account.
     pub by: AccountId,
     /// The action, or the refusal that its request met before it got here: a refusal with
     /// an idempotency key is remembered like any other.
     pub action: Result<Action, Refusal>,
+    /// Under what to remember the outcome, and of what request; `None`: it is not remembered.
     pub key: Option<(IdempotencyKey, Fingerprint)>,
 }
 
 /// The two ways to part with coins.
 #[derive(Clone, Debug)]
 pub enum Action {
-    Transfer { to: Username, amount: Amount },
-    Purchase { item: ItemName },
+    /// Give coins to another account.
+    Transfer {
+        /// Whom to; must have an account, and not be the giver.
+        to: Username,
+        /// Coins, at least 1.
+        amount: Amount,
+    },
+    /// Buy one piece, at the price in the catalogue.
+    Purchase {
+        /// What to buy; refused if it is not on sale.
+        item: ItemName,
+    },
 }
 
 /// What a command comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Answer {
+    /// A refusal changed nothing but, with a key, what is remembered.
     pub result: Result<Receipt, Refusal>,
     /// The result was remembered from an earlier request with the same key; nothing moved.
     pub replayed: bool,
 }
 
+/// What was done for a command that was not refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receipt {
+    /// The account was opened, with its starting grant, under this number.
     Opened(AccountId),
+    /// The coins left the account of whoever ordered.
     Moved,
 }
 
@@ -61,26 +78,36 @@ pub enum Receipt {
 /// meant for the person who asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
+    /// An account is to be opened under a name that has one.
     #[error("this username is taken")]
     UsernameTaken,
+    /// Whoever orders has no balance; not remembered, even with a key.
     #[error("the account of this token does not exist")]
     UnknownAccount,
+    /// The key is remembered, with another fingerprint.
     #[error("this Idempotency-Key was used for another request")]
     KeyReused,
+    /// The body could not be read as a transfer; found before it got here.
     #[error(
         "the body must be JSON like {{\"toUser\": \"bob\", \"amount\": 10}}, amount a whole number"
     )]
     Malformed,
+    /// The amount is zero or less; found before it got here.
     #[error("amount must be at least 1")]
     AmountNotPositive,
+    /// Nothing on sale has this name, or nothing could have it.
     #[error("no such item; GET /api/merch lists what is on sale")]
     UnknownItem,
+    /// Nobody has this name, or nobody could have it.
     #[error("no such recipient")]
     UnknownRecipient,
+    /// Giver and recipient are one account, whatever the amount.
     #[error("coins cannot be sent to oneself")]
     SelfTransfer,
+    /// The account holds less than the amount or the price.
     #[error("not enough coins")]
     InsufficientCoins,
+    /// The recipient would hold more than `i64::MAX` coins.
     #[error("the recipient cannot hold that many coins")]
     RecipientFull,
 }
@@ -94,50 +121,67 @@ pub struct Ledger {
     pub accounts: HashMap<Username, AccountId>,
     /// Fresh account numbers for the newcomers among those usernames.
     pub reserved: HashMap<Username, AccountId>,
+    /// Numbers and prices of the items that the batch mentions, where they are on sale.
     pub merch: HashMap<ItemName, (ItemId, Amount)>,
+    /// What is remembered of the keys that the batch mentions, unless it is past its 7 days.
     pub keys: HashMap<(AccountId, IdempotencyKey), Remembered>,
 }
 
 /// The outcome that an idempotency key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
+    /// Of the first request with this key; a replay must have the same.
     pub fingerprint: Fingerprint,
+    /// What the first request came to; a replay is answered the same.
     pub outcome: Result<(), Refusal>,
 }
 
 /// What the batch changes; all of it is written, or none.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// New accounts, each username once, in the order of their commands.
     pub opened: Vec<Opened>,
     /// New balances, in the order of account numbers: every writer locks rows in the same
     /// order.
     pub balances: BTreeMap<AccountId, Coins>,
+    /// Pieces to add to what is owned, at least 1 each.
     pub purchases: BTreeMap<(AccountId, ItemId), i64>,
     /// New history after the starting grants, oldest first.
     pub entries: Vec<Entry>,
+    /// New outcomes, each key of an account once.
     pub remembered: Vec<(AccountId, IdempotencyKey, Remembered)>,
 }
 
 /// An account to be opened, holding its starting grant.
 #[derive(Clone, Debug)]
 pub struct Opened {
+    /// Reserved for this username; no account has it yet.
     pub id: AccountId,
+    /// Without an account when the batch was read.
     pub username: Username,
+    /// A PHC string, stored as it is.
     pub password_hash: Arc<str>,
+    /// Its first balance and its first row of history, in coins.
     pub grant: Amount,
 }
 
 /// One movement of coins out of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Who parted with the coins.
     pub from: AccountId,
+    /// Never the account they came from.
     pub to: Destination,
+    /// Coins; for a purchase, the price on that day.
     pub amount: Amount,
 }
 
+/// Where coins go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
+    /// To another user: a transfer.
     Account(AccountId),
+    /// Out of circulation, for one piece of an item: a purchase.
     Item(ItemId),
 }
 

@@ -11,12 +11,16 @@ pub struct Username(Arc<str>);
 /// Why a text is not a username; its `Display` is meant for the person who typed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUsername {
+    /// There is not one character.
     #[error("username must not be empty")]
     Empty,
+    /// There are more than [`Username::MAX_CHARS`] characters.
     #[error("username must be at most {} characters long", Username::MAX_CHARS)]
     TooLong,
+    /// A line break, NUL or another character of Unicode's category Cc is in it.
     #[error("username must not contain control characters")]
     ControlCharacter,
+    /// White space, of any kind that Unicode knows, is at either end.
     #[error("username must not start or end with a space")]
     OuterSpace,
 }
@@ -40,6 +44,7 @@ impl Username {
         }
     }
 
+    /// The name, character for character as it was typed.
     pub fn as_str(&self) -> &str {
         &self.0
     }

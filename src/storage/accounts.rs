@@ -7,6 +7,7 @@ use super::{Database, StorageError};
 /// What a password is checked against.
 #[derive(Clone)]
 pub struct Credentials {
+    /// Whose password it is.
     pub account: AccountId,
     /// A PHC string.
     pub password_hash: String,
@@ -28,5 +29,16 @@ impl Database {
             })
             .await?;
         Ok(row.map(|(id, password_hash)| Credentials { account: AccountId(id), password_hash }))
+    }
+
+    /// Whether there is such an account.
+    pub async fn account_exists(&self, account: AccountId) -> Result<bool, StorageError> {
+        self.read(move |pool| async move {
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)")
+                .bind(account.0)
+                .fetch_one(&pool)
+                .await
+        })
+        .await
     }
 }

@@ -10,17 +10,24 @@ const LIES_SHOWN: i64 = 10;
 /// What the books say, and where they contradict themselves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Audit {
+    /// Sums over everything, whether the books are honest or not.
     pub totals: Totals,
+    /// Empty if the books are honest; at most 10 of each kind.
     pub lies: Vec<Lie>,
 }
 
 /// The shop in numbers; coins are sums over all users, so they may pass 64 bits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
+    /// Rows of `users`.
     pub users: i64,
+    /// Rows of `history`: grants, transfers and purchases.
     pub movements: i64,
+    /// Coins that came from nobody.
     pub granted: i128,
+    /// Coins in all balances.
     pub held: i128,
+    /// Coins that purchases took out of circulation.
     pub spent: i128,
     /// Moved from user to user.
     pub transferred: i128,

@@ -105,7 +105,7 @@ impl Database {
         &self.options
     }
 
-    /// Whether the database answered when it was last asked.
+    /// Whether the database answered when the writer last asked it; `true` before that.
     pub fn is_available(&self) -> bool {
         *self.available.borrow()
     }

@@ -11,7 +11,10 @@ use crate::shop::ledger::Refusal;
 pub enum StorageError {
     /// The transaction lost against another one and left no trace: replay it.
     #[error("conflict with another transaction (SQLSTATE {sqlstate})")]
-    Conflict { sqlstate: String },
+    Conflict {
+        /// 40001 or 40P01.
+        sqlstate: String,
+    },
     /// There is no usable connection, or no answer in time; nothing was committed.
     #[error("database unavailable: {0}")]
     Unavailable(String),

@@ -9,25 +9,42 @@ use super::{Database, StorageError};
 /// One movement of an account's coins, seen from that account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Movement {
+    /// Its row in `history`; a larger number is newer.
     pub id: i64,
+    /// Whether the account gained or lost the coins, and to whom.
     pub kind: MovementKind,
     /// At least 1.
     pub amount: i64,
+    /// When its transaction began, by the clock of the database.
     pub at: OffsetDateTime,
 }
 
 /// What moved the coins, with the other user's or the item's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MovementKind {
+    /// The coins that an account starts with: gained.
     Grant,
-    Received { from: String },
-    Sent { to: String },
-    Purchase { item: String },
+    /// A transfer to the account: gained.
+    Received {
+        /// The giver's username.
+        from: String,
+    },
+    /// A transfer from the account: lost.
+    Sent {
+        /// The recipient's username.
+        to: String,
+    },
+    /// One piece was bought: lost.
+    Purchase {
+        /// The item's name in the catalogue.
+        item: String,
+    },
 }
 
 /// A page of history, newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
+    /// Newest first, at most as many as were asked for.
     pub movements: Vec<Movement>,
     /// There are older movements than these.
     pub more: bool,
@@ -36,15 +53,20 @@ pub struct Page {
 /// An account's transfers added up by counterparty, largest total first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
+    /// Who gave, at most as many as were asked for.
     pub received: Vec<Total>,
+    /// Who was given, at most as many as were asked for.
     pub sent: Vec<Total>,
 }
 
 /// All transfers between an account and one counterparty, in one direction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Total {
+    /// The counterparty.
     pub username: String,
+    /// Coins, at least 1; a sum past `i64::MAX` is shown as that.
     pub amount: i64,
+    /// How many there were, at least 1.
     pub transfers: i64,
 }
 

@@ -7,6 +7,7 @@ use super::{Database, StorageError};
 /// An account at one moment; both histories newest first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
+    /// Coins at hand, 0 or more.
     pub coins: i64,
     /// Items and how many of each, in the catalogue's order.
     pub inventory: Vec<(String, i64)>,

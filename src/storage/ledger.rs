@@ -1,4 +1,4 @@
-//! The two statements of a batch: what it reads and what it writes.
+//! The statements of a batch: what it reads, the accounts that it opens, what else it writes.
 
 use crate::shop::ledger::{
     Action, Changes, Command, Destination, Ledger, Order, Refusal, Remembered,

@@ -5,7 +5,9 @@ use super::{Database, StorageError};
 /// An item on sale and its price in coins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MerchItem {
+    /// As `/api/buy/{item}` wants it.
     pub name: String,
+    /// Coins for one, at least 1.
     pub price: i64,
 }
 

@@ -19,14 +19,20 @@ pub struct Migrations {
 /// One migration, as `migrate status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppliedMigration {
+    /// The number that its file begins with.
     pub version: i64,
+    /// The rest of its file's name, or words to say that it is unknown here.
     pub name: String,
+    /// Whether the database has it, and as we know it.
     pub state: MigrationState,
 }
 
+/// How a migration of this binary and the database's record of it compare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MigrationState {
+    /// The database has it, and by this text.
     Applied,
+    /// The database does not have it yet; `migrate up` applies it.
     Pending,
     /// Applied, but not by this text: the file was edited after it had landed.
     Altered,

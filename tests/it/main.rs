@@ -6,14 +6,26 @@
 mod support;
 
 mod audit;
+mod auth;
 mod bank;
+mod buy;
+mod docs;
 mod engine;
+mod errors;
 mod faults;
 mod hang_ups;
+mod health;
+mod history;
+mod idempotency;
+mod info;
+mod merch;
+mod metrics;
 mod migrations;
 mod model;
 mod outage;
 mod program;
+mod requests;
 mod seed;
 mod send_coin;
 mod structure;
+mod tokens;

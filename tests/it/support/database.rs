@@ -17,6 +17,8 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
 use tokio::sync::OnceCell;
 
+use super::eventually;
+
 /// A fresh database with the schema in it; dropped with this.
 pub struct TestDatabase {
     name: String,
@@ -88,6 +90,22 @@ impl TestDatabase {
         let mut connection = self.connect().await;
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
+    }
+
+    /// Keeps everybody else out of `table` until the connection is closed.
+    pub async fn lock(&self, table: &str) -> PgConnection {
+        let mut connection = self.connect().await;
+        let lock = format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE");
+        sqlx::raw_sql(AssertSqlSafe(lock)).execute(&mut connection).await.unwrap();
+        connection
+    }
+
+    /// Waits until `sessions` sessions wait for a lock.
+    pub async fn has_waiting(&self, sessions: i64) {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = \
+                       (SELECT oid FROM pg_database WHERE datname = current_database())";
+        let what = format!("{sessions} sessions wait for a lock");
+        eventually(&what, async || self.number(waiting).await == sessions).await;
     }
 
     /// The one number that `sql` selects.

@@ -1,9 +1,11 @@
 //! What tests are written with.
 
+pub mod browser;
 pub mod database;
 pub mod person;
 pub mod process;
 pub mod proxy;
+pub mod raw;
 pub mod shop;
 
 use std::time::{Duration, Instant};

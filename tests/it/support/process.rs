@@ -1,5 +1,6 @@
 //! The real program, in a process of its own.
 
+use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -34,9 +35,20 @@ impl Process {
     /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
-        command.args(arguments).stdout(Stdio::piped());
+        command.args(arguments);
         command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
-        let mut child = command.spawn().unwrap();
+        Process::start(command).await
+    }
+
+    /// The same, with its log in `file`.
+    pub async fn serve_logging_to(file: File, environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
+        command.envs(environment.iter().copied()).stderr(file);
+        Process::start(command).await
+    }
+
+    async fn start(mut command: Command) -> Process {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         let reading = async {

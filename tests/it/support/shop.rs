@@ -81,6 +81,16 @@ impl TestShop {
         }
     }
 
+    /// Where another shop on the same database serves, with settings of its own.
+    pub async fn replica(&self, change: impl FnOnce(&mut Config)) -> String {
+        let mut config = config(self.database.url().as_str());
+        change(&mut config);
+        let server = Server::start(&config).await.unwrap();
+        let base = format!("http://{}", server.address());
+        tokio::spawn(server.wait());
+        base
+    }
+
     /// Somebody logs in with everybody's password.
     pub async fn logs_in(&self, name: &str) -> Person {
         Person::logs_in(&self.client, &self.base, name, PASSWORD).await

@@ -1,0 +1,196 @@
+//! `GET /api/history` and its summary: every movement of somebody's coins.
+
+use serde_json::{Value, json};
+
+use crate::support::{Person, TestShop};
+
+#[tokio::test]
+async fn every_movement_is_there_newest_first() {
+    let shop = TestShop::open().await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    alice.sends("bob", 30).await.is_done();
+    bob.sends("alice", 40).await.is_done();
+    alice.buys("cup").await.is_done();
+    alice.buys("pink-hoody").await.is_done();
+    alice.buys("pink-hoody").await.is_error(400, "insufficient_coins");
+
+    let page = alice.gets("/api/history").await.json();
+    assert_eq!(page["nextCursor"], Value::Null);
+    let mut movements = page["movements"].as_array().unwrap().clone();
+    let times: Vec<String> = movements
+        .iter_mut()
+        .map(|movement| {
+            movement.as_object_mut().unwrap().remove("at").unwrap().as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert!(times.iter().all(|at| at.starts_with("20") && at.ends_with('Z')), "{times:?}");
+    assert_eq!(
+        movements,
+        [
+            json!({"type": "purchase", "item": "pink-hoody", "amount": 500}),
+            json!({"type": "purchase", "item": "cup", "amount": 20}),
+            json!({"type": "received", "fromUser": "bob", "amount": 40}),
+            json!({"type": "sent", "toUser": "bob", "amount": 30}),
+            json!({"type": "grant", "amount": 1000}),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_through_all_of_it_and_nothing_else() {
+    let shop = TestShop::open().await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    for amount in 1..=6 {
+        alice.sends("bob", amount).await.is_done();
+        bob.sends("alice", 10 * amount).await.is_done();
+        bob.buys("socks").await.is_done();
+        alice.buys("pen").await.is_done();
+    }
+    let all = alice.gets("/api/history?limit=100").await.json();
+    let all = all["movements"].as_array().unwrap().clone();
+    assert_eq!(all.len(), 19);
+    assert_eq!(all.iter().map(effect).sum::<i64>(), alice.coins().await);
+
+    for limit in [1, 4, 18, 19, 20] {
+        let (pages, movements) = turns_pages(&alice, limit).await;
+        assert_eq!(movements, all, "{limit} a page");
+        assert_eq!(pages, 19_usize.div_ceil(limit), "{limit} a page");
+    }
+}
+
+#[tokio::test]
+async fn a_page_has_50_movements_unless_one_asks_for_up_to_100() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    for _ in 0..100 {
+        alice.buys("pen").await.is_done();
+    }
+    for (query, expected) in [("", 50), ("?limit=1", 1), ("?limit=100", 100)] {
+        let page = alice.gets(&format!("/api/history{query}")).await.json();
+        assert_eq!(page["movements"].as_array().unwrap().len(), expected, "{query}");
+        assert!(page["nextCursor"].is_string(), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_cursor_keeps_its_place_while_coins_move() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    for item in ["pen", "cup", "book"] {
+        alice.buys(item).await.is_done();
+    }
+    let first = alice.gets("/api/history?limit=2").await.json();
+    alice.buys("wallet").await.is_done();
+    let cursor = first["nextCursor"].as_str().unwrap();
+    let second = alice.gets(&format!("/api/history?limit=2&cursor={cursor}")).await.json();
+    let items = |page: &Value| -> Vec<Value> {
+        page["movements"].as_array().unwrap().iter().map(|it| it["item"].clone()).collect()
+    };
+    assert_eq!(items(&first), ["book", "cup"]);
+    assert_eq!(items(&second), [json!("pen"), Value::Null]);
+    assert_eq!(second["nextCursor"], Value::Null);
+}
+
+#[tokio::test]
+async fn somebody_elses_cursor_opens_only_ones_own_history() {
+    let shop = TestShop::open().await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    bob.buys("pen").await.is_done();
+    bob.buys("cup").await.is_done();
+    let cursor = bob.gets("/api/history?limit=1").await.json()["nextCursor"].take();
+    let path = format!("/api/history?cursor={}", cursor.as_str().unwrap());
+    let movements = alice.gets(&path).await.json()["movements"].take();
+    let kinds: Vec<&Value> = movements.as_array().unwrap().iter().map(|it| &it["type"]).collect();
+    assert_eq!(kinds, ["grant"]);
+}
+
+#[tokio::test]
+async fn a_bad_limit_or_cursor_is_refused() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    for query in [
+        "limit=0",
+        "limit=101",
+        "limit=-1",
+        "limit=65537",
+        "limit=ten",
+        "limit=1.5",
+        "limit=",
+        "limit=1&limit=2",
+        "cursor=",
+        "cursor=7",
+        "cursor=AAAA",
+        "cursor=not%20base64!",
+        "cursor=AAAAAAAAAAAAAAAAAAAA",
+        "cursor=%FF",
+        "limit=ten&cursor=AAAA",
+    ] {
+        let reply = alice.gets(&format!("/api/history?{query}")).await;
+        assert_eq!(reply.status, 400, "{query}");
+        reply.is_error(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn the_summary_adds_up_transfers_by_counterparty() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    let nothing = json!({"received": [], "sent": []});
+    assert_eq!(alice.gets("/api/history/summary").await.json(), nothing);
+
+    let (bob, carol) = (shop.logs_in("bob").await, shop.logs_in("carol").await);
+    for amount in [1, 2, 3] {
+        alice.sends("bob", amount).await.is_done();
+    }
+    alice.sends("carol", 5).await.is_done();
+    carol.sends("alice", 7).await.is_done();
+    alice.buys("cup").await.is_done();
+
+    let summaries = [
+        (
+            &alice,
+            json!({
+                "received": [{"fromUser": "carol", "amount": 7, "transfers": 1}],
+                "sent": [
+                    {"toUser": "bob", "amount": 6, "transfers": 3},
+                    {"toUser": "carol", "amount": 5, "transfers": 1},
+                ],
+            }),
+        ),
+        (
+            &bob,
+            json!({
+                "received": [{"fromUser": "alice", "amount": 6, "transfers": 3}],
+                "sent": [],
+            }),
+        ),
+    ];
+    for (person, summary) in summaries {
+        let reply = person.gets("/api/history/summary").await;
+        assert_eq!((reply.status.as_u16(), reply.json()), (200, summary), "{}", person.name);
+    }
+}
+
+/// Follows the cursors to the end: how many pages there were, and what was on them.
+async fn turns_pages(person: &Person, limit: usize) -> (usize, Vec<Value>) {
+    let mut movements = Vec::new();
+    let mut path = format!("/api/history?limit={limit}");
+    for page in 1..100 {
+        let mut body = person.gets(&path).await.json();
+        movements.append(body["movements"].as_array_mut().unwrap());
+        match body["nextCursor"].as_str() {
+            Some(cursor) => path = format!("/api/history?limit={limit}&cursor={cursor}"),
+            None => return (page, movements),
+        }
+    }
+    panic!("the pages do not end");
+}
+
+/// What a movement does to a balance.
+fn effect(movement: &Value) -> i64 {
+    let amount = movement["amount"].as_i64().unwrap();
+    match movement["type"].as_str().unwrap() {
+        "grant" | "received" => amount,
+        _ => -amount,
+    }
+}

@@ -1,0 +1,47 @@
+//! Requests that no well-behaved client sends, byte by byte.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The longest that the end of an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A connection to a shop.
+pub struct Raw(TcpStream);
+
+impl Raw {
+    pub async fn connect(address: SocketAddr) -> Raw {
+        Raw(TcpStream::connect(address).await.unwrap())
+    }
+
+    pub async fn says(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.unwrap();
+    }
+
+    /// Everything that comes back until the shop hangs up, which it does in time.
+    pub async fn hears(mut self) -> String {
+        let mut bytes = Vec::new();
+        let reading = self.0.read_to_end(&mut bytes);
+        // A connection that is reset has ended too; what came before counts.
+        let _ = timeout(PATIENCE, reading).await.expect("the shop hangs up");
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+/// What the shop at `address` answers to `request`, which asks it to hang up.
+pub async fn answer(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
+    let mut raw = Raw::connect(address).await;
+    raw.says(request).await;
+    raw.hears().await
+}
+
+/// The status in an answer's first line.
+#[track_caller]
+pub fn status(answer: &str) -> u16 {
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3));
+    status.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("{answer:?}"))
+}
