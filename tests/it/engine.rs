@@ -14,7 +14,7 @@ use crate::support::shop::Bank;
 use crate::support::{TestDatabase, TestShop, eventually};
 
 /// Longer than any test takes: nothing here is to end because time ran out.
-const LONG: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(60);
 
 /// It is nobody's turn to write, until this is released.
 struct HeldUp {

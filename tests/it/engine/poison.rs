@@ -25,8 +25,8 @@ async fn a_poisoned_command_fails_alone_and_its_neighbours_do_not_notice() {
         let url = database.url().as_str();
         let settings = [
             ("MERCH__DATABASE__URL", url),
-            ("MERCH__DATABASE__STATEMENT_TIMEOUT_MS", "300000"),
-            ("MERCH__HTTP__REQUEST_TIMEOUT_MS", "300000"),
+            ("MERCH__DATABASE__STATEMENT_TIMEOUT_MS", "60000"),
+            ("MERCH__HTTP__REQUEST_TIMEOUT_MS", "60000"),
             ("MERCH__AUTH__JWT_SECRET", SECRET),
             ("MERCH__LOG__LEVEL", "off"),
         ];

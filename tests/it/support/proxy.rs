@@ -123,6 +123,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 /// Carries one connection, a round (what a client sends up to Sync or a simple query, and
 /// the answer to it) at a time.
 async fn relay(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
+    // An answer is passed on in pieces; none of them shall wait for the one before it.
+    client.set_nodelay(true)?;
     let mut server = connect(&shared.upstream).await?;
     pass_start_up(&mut client, &mut server).await?;
     let mut statements = HashMap::new();
