@@ -16,7 +16,10 @@ Examples:
   merch-store migrate status
   merch-store migrate up
   merch-store migrate down               revert the newest migration
-  merch-store migrate down --all         revert everything: all data is lost")]
+  merch-store migrate down --all         revert everything: all data is lost
+
+After `down --all` change auth.jwt_secret (or remove jwt-secret from the data folder): tokens
+name accounts by number, and numbers start again.")]
 pub struct MigrateArgs {
     #[command(subcommand)]
     direction: Direction,

@@ -7,6 +7,7 @@ mod openapi;
 mod seed;
 pub mod serve;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -89,6 +90,14 @@ impl Common {
         }
         telemetry::start_logging(&config.log)?;
         Ok(config)
+    }
+}
+
+/// Prints what may be long. Whoever reads only the beginning of it has seen enough.
+fn print(text: &str) -> std::io::Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        printed => printed,
     }
 }
 

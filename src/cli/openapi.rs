@@ -16,6 +16,6 @@ pub struct OpenapiArgs {}
 
 /// Prints the document to standard output; needs neither settings nor a database.
 pub fn run(_: OpenapiArgs) -> anyhow::Result<ExitCode> {
-    println!("{}", http::openapi().to_pretty_json()?);
+    super::print(&(http::openapi().to_pretty_json()? + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }

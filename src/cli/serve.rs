@@ -68,7 +68,7 @@ pub struct Server {
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
 pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     if args.show_config {
-        print!("{DEFAULTS}");
+        super::print(DEFAULTS)?;
         return Ok(ExitCode::SUCCESS);
     }
     let address = args.address.map(|address| ("http.address", address.to_string()));

@@ -189,6 +189,29 @@ pub enum Destination {
 ///
 /// `ledger` must hold everything that the commands mention and the database has, and a
 /// reserved number for every username that is to be opened and has no account.
+///
+/// ```
+/// use merch_store::shop::ledger::{Action, Command, Ledger, Order, Refusal, execute};
+/// use merch_store::shop::{AccountId, Amount, Coins, ItemId, ItemName};
+///
+/// let alice = AccountId(1);
+/// let (cup, price) = (ItemName::parse("cup").unwrap(), Amount::new(20).unwrap());
+/// let ledger = Ledger {
+///     balances: [(alice, Coins::new(30).unwrap())].into(),
+///     merch: [(cup.clone(), (ItemId(2), price))].into(),
+///     ..Ledger::default()
+/// };
+/// let buy_a_cup = Command::Order(Order {
+///     by: alice,
+///     action: Ok(Action::Purchase { item: cup }),
+///     key: None,
+/// });
+///
+/// let (answers, changes) = execute(ledger, &[buy_a_cup.clone(), buy_a_cup]);
+/// assert!(answers[0].result.is_ok());
+/// assert_eq!(answers[1].result, Err(Refusal::InsufficientCoins));
+/// assert_eq!(changes.balances[&alice].get(), 10);
+/// ```
 pub fn execute(mut ledger: Ledger, commands: &[Command]) -> (Vec<Answer>, Changes) {
     let mut changes = Changes::default();
     let answers = commands

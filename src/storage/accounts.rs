@@ -21,7 +21,8 @@ impl Database {
     ) -> Result<Option<Credentials>, StorageError> {
         let username = username.clone();
         let row: Option<(i64, String)> = self
-            .run(|connection| {
+            .run(move |connection| {
+                let username = username.clone();
                 Box::pin(async move {
                     sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
                         .bind(username.as_str())

@@ -134,24 +134,32 @@ impl Database {
     /// Runs one statement in a task of its own, so that a client that hangs up in the middle
     /// of it cannot leave a connection in the middle of it too; at once refused while the
     /// database is known to be away, and not waited for when the server goes silent.
+    ///
+    /// A connection that broke while nobody used it is not the statement's fault: it runs
+    /// again on the next one, so it must bear to be run twice.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        statement: impl for<'c> FnOnce(&'c mut PgConnection) -> Running<'c, T> + Send + 'static,
+        statement: impl for<'c> Fn(&'c mut PgConnection) -> Running<'c, T> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
         if !self.is_available() {
             return Err(StorageError::Unavailable("the database is away".into()));
         }
-        let pool = self.pool.clone();
-        // The server gives up first, so that it can say why.
-        let patience = self.options.statement_timeout + Duration::from_secs(1);
+        let (pool, options) = (self.pool.clone(), self.options.clone());
         let running = tokio::spawn(async move {
-            let mut connection = pool.acquire().await?;
-            match tokio::time::timeout(patience, statement(&mut connection)).await {
-                Ok(result) => result.map_err(StorageError::from),
-                Err(_silent) => {
-                    // Back in the pool, it would be waited for by the next one.
-                    connection.close_on_drop();
-                    Err(StorageError::Unavailable("the server went silent".into()))
+            // All connections may have broken at once; the one after them is new.
+            let mut broken = 0;
+            loop {
+                let mut connection = pool.acquire().await?;
+                // The server gives up first, so that it can say why.
+                let patience = options.statement_timeout + Duration::from_secs(1);
+                match tokio::time::timeout(patience, statement(&mut connection)).await {
+                    Ok(Err(sqlx::Error::Io(_))) if broken < options.max_connections => broken += 1,
+                    Ok(result) => return result.map_err(StorageError::from),
+                    Err(_silent) => {
+                        // Back in the pool, it would be waited for by the next one.
+                        connection.close_on_drop();
+                        return Err(StorageError::Unavailable("the server went silent".into()));
+                    }
                 }
             }
         });

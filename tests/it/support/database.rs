@@ -10,7 +10,6 @@ use merch_store::data_folder::DataFolder;
 use merch_store::private_postgres::PrivatePostgres;
 use merch_store::storage::{DatabaseOptions, Migrations};
 use reqwest::Url;
-use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
@@ -56,10 +55,6 @@ impl TestDatabase {
         TestDatabase { name, url }
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     pub fn url(&self) -> &Url {
         &self.url
     }
@@ -75,10 +70,6 @@ impl TestDatabase {
 
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(self.url.as_str()).await.unwrap()
-    }
-
-    pub fn pool(&self) -> PgPool {
-        PgPool::connect_lazy(self.url.as_str()).unwrap()
     }
 
     pub fn options(&self) -> DatabaseOptions {
