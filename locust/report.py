@@ -47,7 +47,7 @@ def heading(figures: dict[str, Any]) -> str:
         f"{settings['seconds']:.0f} seconds at {rate:,.0f} requests a second: "
         f"{settings['users']} users of {settings['seeded_users']:,} seeded ones, "
         f"{settings['user_rate']:g} requests a second each\n"
-        f"Locust {settings['locust']} ({settings['processes']} process) beside the shop on "
+        f"Locust {settings['locust']} (processes: {settings['processes']}) beside the shop on "
         f"{machine['cores']} cores, {machine['memory_gib']} GiB, {figures['when']}"
     )
 

@@ -67,7 +67,7 @@ CREATE TABLE history (
 -- One index for each way that history is read, newest first; each row is only in those
 -- that can find it.
 CREATE INDEX history_sent_idx ON history (from_id, id)
-    WHERE from_id IS NOT NULL AND to_id IS NOT NULL;
+    WHERE from_id IS NOT NULL AND item_id IS NULL;
 CREATE INDEX history_received_idx ON history (to_id, id)
     WHERE from_id IS NOT NULL AND to_id IS NOT NULL;
 CREATE INDEX history_purchases_idx ON history (from_id, id) WHERE to_id IS NULL;

@@ -267,3 +267,26 @@ impl From<InvalidIdempotencyKey> for ApiError {
         ApiError::BadRequest(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_500_that_keeps_its_words_to_itself() {
+        for panic in [
+            Box::new("the secret is hunter2") as Box<dyn Any + Send>,
+            Box::new("the secret is hunter2".to_owned()),
+            Box::new(7),
+        ] {
+            let response = panicked(panic);
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = to_bytes(response.into_body(), 1024).await.unwrap();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(body["code"], "internal");
+            assert!(!body.to_string().contains("hunter2"), "{body}");
+        }
+    }
+}

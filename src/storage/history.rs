@@ -100,13 +100,11 @@ impl Database {
                           ORDER BY id DESC LIMIT $3)
                          UNION ALL
                          (SELECT id, 1::int2, from_id, amount, created_at
-                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL
-                            AND to_id IS NOT NULL AND id < $2
+                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL AND id < $2
                           ORDER BY id DESC LIMIT $3)
                          UNION ALL
                          (SELECT id, 2::int2, to_id, amount, created_at
-                          FROM history WHERE from_id = $1 AND from_id IS NOT NULL
-                            AND to_id IS NOT NULL AND id < $2
+                          FROM history WHERE from_id = $1 AND item_id IS NULL AND id < $2
                           ORDER BY id DESC LIMIT $3)
                          UNION ALL
                          (SELECT id, 3::int2, item_id, amount, created_at
@@ -156,7 +154,7 @@ impl Database {
                     "(SELECT true, username, amount, transfers
                       FROM (SELECT from_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
                             FROM (SELECT from_id, amount FROM history
-                                  WHERE to_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                                  WHERE to_id = $1 AND from_id IS NOT NULL
                                   ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY from_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = from_id)
@@ -164,7 +162,7 @@ impl Database {
                      (SELECT false, username, amount, transfers
                       FROM (SELECT to_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
                             FROM (SELECT to_id, amount FROM history
-                                  WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                                  WHERE from_id = $1 AND item_id IS NULL
                                   ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY to_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = to_id)

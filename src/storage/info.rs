@@ -36,13 +36,13 @@ impl Database {
                      UNION ALL
                      SELECT 2::int2, entry.id, username, amount
                      FROM (SELECT id, from_id, amount FROM history
-                           WHERE to_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                           WHERE to_id = $1 AND from_id IS NOT NULL
                            ORDER BY id DESC LIMIT $2) AS entry
                      JOIN users ON users.id = from_id
                      UNION ALL
                      SELECT 3::int2, entry.id, username, amount
                      FROM (SELECT id, to_id, amount FROM history
-                           WHERE from_id = $1 AND from_id IS NOT NULL AND to_id IS NOT NULL
+                           WHERE from_id = $1 AND item_id IS NULL
                            ORDER BY id DESC LIMIT $2) AS entry
                      JOIN users ON users.id = to_id",
                     )

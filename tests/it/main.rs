@@ -13,6 +13,7 @@ mod docs;
 mod engine;
 mod errors;
 mod faults;
+mod growth;
 mod hang_ups;
 mod health;
 mod history;

@@ -27,8 +27,8 @@ pub struct TestShop {
     pub client: Client,
     pub database: TestDatabase,
     pub lifecycle: Lifecycle,
-    // Serves until the test's runtime ends.
-    _server: JoinHandle<Ended>,
+    /// Serves until the test's runtime ends, or until it is closed.
+    server: JoinHandle<Ended>,
 }
 
 /// Settings of a shop on the database at `url`, for one of many tests at once.
@@ -77,7 +77,7 @@ impl TestShop {
             client: Client::new(),
             database,
             lifecycle: server.lifecycle().clone(),
-            _server: tokio::spawn(server.wait()),
+            server: tokio::spawn(server.wait()),
         }
     }
 
@@ -107,6 +107,13 @@ impl TestShop {
 
     pub async fn gets(&self, path: &str) -> Reply {
         Reply::to(self.request(Method::GET, path)).await
+    }
+
+    /// Ends the shop and all its connections; the database stays.
+    pub async fn closes(self) -> TestDatabase {
+        self.lifecycle.end();
+        assert_eq!(self.server.await.unwrap(), Ended::Cleanly);
+        self.database
     }
 
     /// Waits until the shop is ready.
