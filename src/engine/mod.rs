@@ -9,4 +9,17 @@ mod batch;
 mod commit;
 mod queue;
 
-pub use queue::{Engine, EngineError, EngineOptions, start};
+use crate::storage::{Database, Writer};
+
+pub use queue::{Engine, EngineError, EngineOptions};
+
+/// Starts the engine on `database`: the handle, and the writer to be run as a task.
+pub fn start(
+    database: Database,
+    writer: Writer,
+    options: EngineOptions,
+) -> (Engine, impl Future<Output = ()> + Send) {
+    let (engine, queue) = Engine::new(database.clone(), options.queue_capacity);
+    let task = batch::WriterTask { queue, writer, database, options, depth: queue::depth() };
+    (engine, task.run())
+}

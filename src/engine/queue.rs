@@ -6,9 +6,7 @@ use metrics::{Gauge, counter, gauge};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shop::ledger::{Answer, Command};
-use crate::storage::{Database, Writer};
-
-use super::batch::WriterTask;
+use crate::storage::Database;
 
 /// The engine's limits.
 #[derive(Clone, Debug)]
@@ -65,20 +63,13 @@ pub enum EngineError {
     Failed,
 }
 
-/// Starts the engine on `database`: the handle, and the writer to be run as a task.
-pub fn start(
-    database: Database,
-    writer: Writer,
-    options: EngineOptions,
-) -> (Engine, impl Future<Output = ()> + Send) {
-    let (sender, receiver) = mpsc::channel(options.queue_capacity);
-    let depth = gauge!("merch_engine_queue_depth");
-    let engine = Engine { queue: sender, database: database.clone(), depth: depth.clone() };
-    let task = WriterTask { queue: receiver, writer, database, options, depth };
-    (engine, task.run())
-}
-
 impl Engine {
+    /// A handle, and the end of the queue that the writer takes from.
+    pub(super) fn new(database: Database, capacity: usize) -> (Engine, mpsc::Receiver<Submission>) {
+        let (queue, submissions) = mpsc::channel(capacity);
+        (Engine { queue, database, depth: depth() }, submissions)
+    }
+
     /// Has `command` carried out. The answer comes after it is durable; dropping the wait
     /// may or may not stop the command.
     pub async fn submit(&self, command: Command) -> Result<Answer, EngineError> {
@@ -112,4 +103,9 @@ impl EngineError {
         counter!("merch_engine_errors_total", "error" => error).increment(1);
         self
     }
+}
+
+/// How many commands wait for the writer.
+pub(super) fn depth() -> Gauge {
+    gauge!("merch_engine_queue_depth")
 }

@@ -11,24 +11,14 @@ use crate::shop::ItemName;
 use crate::shop::ledger::{Action, Command, Order, Refusal};
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors};
-use super::extract::{Authenticated, OptionalKey};
+use super::error::{ApiError, CommonErrors, KeyErrors};
+use super::extract::{Authenticated, KeyHeader, OptionalKey};
 
 /// Buy an item.
 #[utoipa::path(
     get, path = "/api/buy/{item}", tag = "shop", operation_id = "buy",
-    params(
-        ("item" = String, Path, description = "What to buy.", example = "cup"),
-        ("Idempotency-Key" = Option<String>, Header,
-         description = "1 to 255 printable ASCII characters; a retry with the same key is \
-                        carried out once."),
-    ),
-    responses(
-        (status = OK, description = "Bought."),
-        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
-         body = super::error::ErrorResponse),
-        CommonErrors,
-    ),
+    params(("item" = String, Path, description = "What to buy.", example = "cup"), KeyHeader),
+    responses((status = OK, description = "Bought."), KeyErrors, CommonErrors),
 )]
 pub async fn buy(
     State(shop): State<Arc<Shop>>,
@@ -47,18 +37,8 @@ pub async fn buy(
 /// Buy an item: the same as GET.
 #[utoipa::path(
     post, path = "/api/buy/{item}", tag = "shop", operation_id = "buyByPost",
-    params(
-        ("item" = String, Path, description = "What to buy.", example = "cup"),
-        ("Idempotency-Key" = Option<String>, Header,
-         description = "1 to 255 printable ASCII characters; a retry with the same key is \
-                        carried out once."),
-    ),
-    responses(
-        (status = OK, description = "Bought."),
-        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
-         body = super::error::ErrorResponse),
-        CommonErrors,
-    ),
+    params(("item" = String, Path, description = "What to buy.", example = "cup"), KeyHeader),
+    responses((status = OK, description = "Bought."), KeyErrors, CommonErrors),
 )]
 pub async fn buy_by_post(
     shop: State<Arc<Shop>>,

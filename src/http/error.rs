@@ -79,6 +79,15 @@ pub enum CommonErrors {
     Unavailable(ErrorResponse),
 }
 
+/// The error that an idempotency key adds.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only the derived documentation is used")]
+pub enum KeyErrors {
+    /// The key was used for another request.
+    #[response(status = 422)]
+    KeyReused(ErrorResponse),
+}
+
 impl ApiError {
     fn status(&self) -> StatusCode {
         match self {

@@ -12,8 +12,8 @@ use crate::shop::{Amount, Username};
 
 use super::Shop;
 use super::buy::place;
-use super::error::{ApiError, CommonErrors};
-use super::extract::{Authenticated, Body, OptionalKey, json_object};
+use super::error::{ApiError, CommonErrors, KeyErrors};
+use super::extract::{Authenticated, Body, KeyHeader, OptionalKey, json_object};
 
 /// Whom to give coins, and how many.
 #[derive(Deserialize, ToSchema)]
@@ -31,15 +31,8 @@ pub struct SendCoinRequest {
 #[utoipa::path(
     post, path = "/api/sendCoin", tag = "shop", operation_id = "sendCoin",
     request_body = SendCoinRequest,
-    params(("Idempotency-Key" = Option<String>, Header,
-            description = "1 to 255 printable ASCII characters; a retry with the same key is \
-                           carried out once.")),
-    responses(
-        (status = OK, description = "Sent."),
-        (status = UNPROCESSABLE_ENTITY, description = "The key was used for another request.",
-         body = super::error::ErrorResponse),
-        CommonErrors,
-    ),
+    params(KeyHeader),
+    responses((status = OK, description = "Sent."), KeyErrors, CommonErrors),
 )]
 pub async fn send_coin(
     State(shop): State<Arc<Shop>>,
