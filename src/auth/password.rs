@@ -77,6 +77,13 @@ impl Password {
     }
 }
 
+impl Password {
+    /// The password itself, for a keyed digest.
+    pub(super) fn as_secret(&self) -> &SecretString {
+        &self.0
+    }
+}
+
 impl Hasher {
     /// A hasher that works on `threads` passwords at once and lets `queue` more wait.
     pub fn new(threads: usize, queue: usize) -> Hasher {

@@ -93,7 +93,7 @@ impl Common {
     }
 }
 
-/// Prints what may be long. Whoever reads only the beginning of it has seen enough.
+/// Prints; whoever reads only the beginning of it has seen enough.
 fn print(text: &str) -> std::io::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),

@@ -13,6 +13,7 @@ use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
 use crate::auth::password::Hasher;
+use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
@@ -78,7 +79,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
 
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
-    println!("{}", server.banner());
+    super::print(&(server.banner() + "\n"))?;
     Ok(match server.wait().await {
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::Badly => ExitCode::FAILURE,
@@ -117,8 +118,8 @@ impl Server {
         options.max_connections = config.database.max_connections.get();
         options.acquire_timeout = config.database.acquire_timeout;
         options.statement_timeout = config.database.statement_timeout;
-        let database = Database::new(options.clone());
-        let writer = Writer::new(options, Uuid::new_v4());
+        let database = Database::new(options);
+        let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
         lifecycle.spawn("writer", writing);
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
@@ -129,6 +130,7 @@ impl Server {
             database: database.clone(),
             hasher: hasher(config),
             tokens: tokens(config, &secret),
+            proofs: Proofs::default(),
             lifecycle: lifecycle.clone(),
             history_limit: config.info.history_limit,
             body_limit: config.http.body_limit,

@@ -50,29 +50,50 @@ pub async fn auth(
     let username = Username::parse(&request.username)?;
     let password = Password::parse(request.password)?;
 
-    // Before any connection: those who cannot be hashed for must not hold one.
-    let mut place = shop.hasher.place()?;
-    let account = match shop.database.credentials_fetch(&username).await? {
-        Some(credentials) => log_in(&mut place, &password, credentials).await?,
-        None => sign_up(&shop, &mut place, &username, &password).await?,
+    let account = match recall(&shop, &username, &password).await? {
+        Some(account) => account,
+        None => {
+            // Before any connection: those who cannot be hashed for must not hold one.
+            let mut place = shop.hasher.place()?;
+            match shop.database.credentials_fetch(&username).await? {
+                Some(credentials) => {
+                    log_in(&shop, &mut place, &username, &password, credentials).await?
+                }
+                None => sign_up(&shop, &mut place, &username, &password).await?,
+            }
+        }
     };
-    drop(place);
 
     let now = SystemTime::UNIX_EPOCH.elapsed().map_err(|_| ApiError::Internal)?;
     let token = shop.tokens.issue(&Identity { account, username }, now);
     Ok(Json(AuthResponse { token }))
 }
 
+/// The account of somebody whose password was verified a moment ago, if it is still theirs.
+async fn recall(
+    shop: &Shop,
+    username: &Username,
+    password: &Password,
+) -> Result<Option<AccountId>, ApiError> {
+    let Some(proven) = shop.proofs.recall(username, password) else {
+        return Ok(None);
+    };
+    let credentials = shop.database.credentials_fetch(username).await?;
+    Ok(credentials.filter(|it| *it.password_hash == *proven).map(|it| it.account))
+}
+
 async fn log_in(
+    shop: &Shop,
     place: &mut Place,
+    username: &Username,
     password: &Password,
     credentials: Credentials,
 ) -> Result<AccountId, ApiError> {
-    if place.verify(password, credentials.password_hash).await {
-        Ok(credentials.account)
-    } else {
-        Err(ApiError::WrongPassword)
+    if !place.verify(password, credentials.password_hash.clone()).await {
+        return Err(ApiError::WrongPassword);
     }
+    shop.proofs.remember(username, password, &credentials.password_hash);
+    Ok(credentials.account)
 }
 
 async fn sign_up(
@@ -88,7 +109,7 @@ async fn sign_up(
         // Somebody was quicker: this is a login like any other.
         Err(Refusal::UsernameTaken) => {
             let credentials = shop.database.credentials_fetch(username).await?;
-            log_in(place, password, credentials.ok_or(ApiError::Internal)?).await
+            log_in(shop, place, username, password, credentials.ok_or(ApiError::Internal)?).await
         }
         Ok(Receipt::Moved) => Err(ApiError::Internal),
         Err(refusal) => Err(refusal.into()),

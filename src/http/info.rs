@@ -81,9 +81,11 @@ impl From<Info> for InfoResponse {
             inventory: inventory.map(|(kind, quantity)| InventoryItem { kind, quantity }).collect(),
             coin_history: CoinHistory {
                 received: received
-                    .map(|(from_user, amount)| ReceivedCoins { from_user, amount })
+                    .map(|(from, amount)| ReceivedCoins { from_user: from.to_string(), amount })
                     .collect(),
-                sent: sent.map(|(to_user, amount)| SentCoins { to_user, amount }).collect(),
+                sent: sent
+                    .map(|(to, amount)| SentCoins { to_user: to.to_string(), amount })
+                    .collect(),
             },
         }
     }

@@ -28,6 +28,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::auth::password::Hasher;
+use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::engine::Engine;
 use crate::lifecycle::Lifecycle;
@@ -45,6 +46,8 @@ pub struct Shop {
     pub hasher: Hasher,
     /// Signs at a login, verifies on every guarded route.
     pub tokens: Tokens,
+    /// Passwords that were verified a moment ago.
+    pub proofs: Proofs,
     /// Says when to be unready and to close connections after their answers.
     pub lifecycle: Lifecycle,
     /// Transfers that `/api/info` shows each way, at most.

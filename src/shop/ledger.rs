@@ -310,7 +310,8 @@ fn transfer(
         return Err(Refusal::SelfTransfer);
     }
     let left = held.minus(amount).ok_or(Refusal::InsufficientCoins)?;
-    let received = ledger.balances[&to].plus(amount).ok_or(Refusal::RecipientFull)?;
+    let had = ledger.balances.get(&to).ok_or(Refusal::UnknownRecipient)?;
+    let received = had.plus(amount).ok_or(Refusal::RecipientFull)?;
 
     set_balance(ledger, changes, by, left);
     set_balance(ledger, changes, to, received);

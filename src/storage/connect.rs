@@ -9,6 +9,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;
 
 use super::StorageError;
+use super::names::Names;
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -28,6 +29,7 @@ pub struct Database {
     pool: PgPool,
     available: watch::Sender<bool>,
     options: DatabaseOptions,
+    names: Names,
 }
 
 impl DatabaseOptions {
@@ -102,7 +104,12 @@ impl Database {
             })
             .after_connect(move |connection, _| Box::pin(set_up(connection, statement_timeout)))
             .connect_lazy_with(options.connect.clone());
-        Database { pool, available: watch::Sender::new(true), options }
+        Database { pool, available: watch::Sender::new(true), options, names: Names::new() }
+    }
+
+    /// What is known of accounts without asking.
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     /// What the pool was made from.

@@ -1,6 +1,6 @@
 //! What `GET /api/info` shows, in one statement: one snapshot.
 
-use crate::shop::AccountId;
+use crate::shop::{AccountId, Username};
 
 use super::{Database, StorageError};
 
@@ -12,9 +12,9 @@ pub struct Info {
     /// Items and how many of each, in the catalogue's order.
     pub inventory: Vec<(String, i64)>,
     /// From whom, and how many coins.
-    pub received: Vec<(String, i64)>,
+    pub received: Vec<(Username, i64)>,
     /// To whom, and how many coins.
-    pub sent: Vec<(String, i64)>,
+    pub sent: Vec<(Username, i64)>,
 }
 
 impl Database {
@@ -25,26 +25,25 @@ impl Database {
         account: AccountId,
         history_limit: i64,
     ) -> Result<Option<Info>, StorageError> {
-        let rows: Vec<(i16, i64, Option<String>, i64)> = self
+        // What it is, its place in the list, whose or what it is, the number of them.
+        type Row = (i16, i64, i64, Option<String>, i64);
+        let rows: Vec<Row> = self
             .run(move |connection| {
                 Box::pin(async move {
                     sqlx::query_as(
-                        "SELECT 0::int2, 0::int8, NULL::text, coins FROM balance WHERE user_id = $1
-                     UNION ALL
-                     SELECT 1::int2, item_id, name, quantity
-                     FROM inventory JOIN merch ON merch.id = item_id WHERE user_id = $1
-                     UNION ALL
-                     SELECT 2::int2, entry.id, username, amount
-                     FROM (SELECT id, from_id, amount FROM history
-                           WHERE to_id = $1 AND from_id IS NOT NULL
-                           ORDER BY id DESC LIMIT $2) AS entry
-                     JOIN users ON users.id = from_id
-                     UNION ALL
-                     SELECT 3::int2, entry.id, username, amount
-                     FROM (SELECT id, to_id, amount FROM history
-                           WHERE from_id = $1 AND item_id IS NULL
-                           ORDER BY id DESC LIMIT $2) AS entry
-                     JOIN users ON users.id = to_id",
+                        "SELECT 0::int2, 0::int8, 0::int8, NULL::text, coins
+                         FROM balance WHERE user_id = $1
+                         UNION ALL
+                         SELECT 1::int2, item_id, 0, name, quantity
+                         FROM inventory JOIN merch ON merch.id = item_id WHERE user_id = $1
+                         UNION ALL
+                         (SELECT 2::int2, id, from_id, NULL, amount
+                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL
+                          ORDER BY id DESC LIMIT $2)
+                         UNION ALL
+                         (SELECT 3::int2, id, to_id, NULL, amount
+                          FROM history WHERE from_id = $1 AND item_id IS NULL
+                          ORDER BY id DESC LIMIT $2)",
                     )
                     .bind(account.0)
                     .bind(history_limit)
@@ -55,30 +54,38 @@ impl Database {
             .await?;
 
         let mut coins = None;
-        let mut parts: [Vec<(i64, String, i64)>; 3] = Default::default();
-        for (part, order, name, number) in rows {
-            match (part, name) {
-                (part @ 1..=3, Some(name)) => {
-                    parts[usize::from(part.unsigned_abs()) - 1].push((order, name, number));
-                }
-                _ => coins = Some(number),
+        let mut inventory = Vec::new();
+        let (mut received, mut sent) = (Vec::new(), Vec::new());
+        for (part, place, other, name, number) in rows {
+            match part {
+                0 => coins = Some(number),
+                1 => inventory.push((place, name.unwrap_or_default(), number)),
+                2 => received.push((place, AccountId(other), number)),
+                _ => sent.push((place, AccountId(other), number)),
             }
         }
         let Some(coins) = coins else {
             return Ok(None);
         };
-        let [mut inventory, mut received, mut sent] = parts;
         inventory.sort_unstable_by_key(|(item, ..)| *item);
         received.sort_unstable_by_key(|(entry, ..)| std::cmp::Reverse(*entry));
         sent.sort_unstable_by_key(|(entry, ..)| std::cmp::Reverse(*entry));
-        let named = |rows: Vec<(i64, String, i64)>| {
-            rows.into_iter().map(|(_, name, number)| (name, number)).collect()
-        };
+        let others = received.iter().chain(&sent).map(|(_, other, _)| *other);
+        let names = self.usernames_fetch(others).await?;
+        let named =
+            |rows: Vec<(i64, AccountId, i64)>| -> Result<Vec<(Username, i64)>, StorageError> {
+                let name = |account| names.get(account).cloned().ok_or_else(|| nameless(*account));
+                rows.iter().map(|(_, other, amount)| Ok((name(other)?, *amount))).collect()
+            };
         Ok(Some(Info {
             coins,
-            inventory: named(inventory),
-            received: named(received),
-            sent: named(sent),
+            inventory: inventory.into_iter().map(|(_, name, number)| (name, number)).collect(),
+            received: named(received)?,
+            sent: named(sent)?,
         }))
     }
+}
+
+fn nameless(account: AccountId) -> StorageError {
+    StorageError::Unexpected(format!("user {} has history but no name", account.0))
 }

@@ -7,6 +7,7 @@ use crate::shop::{
     AccountId, Amount, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Username,
 };
 
+use super::names::Names;
 use super::{StorageError, Transaction};
 
 /// `outcome` of an idempotency key whose request was carried out.
@@ -16,7 +17,9 @@ impl Transaction<'_> {
     /// Reads every balance, account, price and idempotency key that `commands` mention,
     /// and reserves an account number for each newcomer.
     pub async fn ledger_fetch(&mut self, commands: &[Command]) -> Result<Ledger, StorageError> {
-        let mentioned = Mentioned::by(commands);
+        let mut ledger = Ledger::default();
+        let names = self.writer.names.clone();
+        let mentioned = Mentioned::by(commands, &names, &mut ledger);
         // kind, id, number, name, fingerprint, outcome: one shape for all five reads.
         type Row = (i16, i64, i64, Option<String>, Option<Vec<u8>>, Option<String>);
         let rows: Vec<Row> = self
@@ -55,7 +58,6 @@ impl Transaction<'_> {
             })
             .await?;
 
-        let mut ledger = Ledger::default();
         for (kind, id, number, name, fingerprint, outcome) in rows {
             let name = name.as_deref();
             let account = AccountId(id);
@@ -64,6 +66,7 @@ impl Transaction<'_> {
                     ledger.balances.insert(account, coins);
                 }),
                 1 => username(name).zip(balance(number)).map(|(username, coins)| {
+                    names.remember(account, &username);
                     ledger.accounts.insert(username, account);
                     ledger.balances.insert(account, coins);
                 }),
@@ -223,22 +226,35 @@ struct Mentioned<'batch> {
 }
 
 impl<'batch> Mentioned<'batch> {
-    fn by(commands: &'batch [Command]) -> Mentioned<'batch> {
+    /// Names that are known are not asked about: they go into `ledger` at once.
+    fn by(commands: &'batch [Command], names: &Names, ledger: &mut Ledger) -> Mentioned<'batch> {
         let mut accounts = Vec::with_capacity(commands.len());
         let mut usernames = Vec::with_capacity(commands.len());
         let mut items = Vec::new();
         let mut keys = Vec::new();
         let mut newcomers = Vec::new();
+        let mut is_known = |username: &Username, accounts: &mut Vec<i64>| {
+            let Some(account) = names.account(username) else { return false };
+            accounts.push(account.0);
+            ledger.accounts.insert(username.clone(), account);
+            true
+        };
         for command in commands {
             match command {
                 Command::OpenAccount { username, .. } => {
-                    usernames.push(username.as_str());
-                    newcomers.push(username.as_str());
+                    if !is_known(username, &mut accounts) {
+                        usernames.push(username.as_str());
+                        newcomers.push(username.as_str());
+                    }
                 }
                 Command::Order(Order { by, action, key }) => {
                     accounts.push(by.0);
                     match action {
-                        Ok(Action::Transfer { to, .. }) => usernames.push(to.as_str()),
+                        Ok(Action::Transfer { to, .. }) => {
+                            if !is_known(to, &mut accounts) {
+                                usernames.push(to.as_str());
+                            }
+                        }
                         Ok(Action::Purchase { item }) => items.push(item.as_str()),
                         Err(_) => {}
                     }

@@ -14,6 +14,7 @@ mod info;
 mod ledger;
 mod merch;
 mod migrate;
+mod names;
 mod seed;
 mod transaction;
 

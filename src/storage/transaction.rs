@@ -6,7 +6,8 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::ends_session;
-use super::{DatabaseOptions, StorageError};
+use super::names::Names;
+use super::{Database, DatabaseOptions, StorageError};
 
 /// The session through which this process writes: one connection, made again when it
 /// breaks. Whatever a method was doing when it failed, the next [`Writer::begin`] starts
@@ -14,6 +15,7 @@ use super::{DatabaseOptions, StorageError};
 #[derive(Debug)]
 pub struct Writer {
     options: DatabaseOptions,
+    pub(super) names: Names,
     connection: Option<PgConnection>,
     /// This writer's name in the `writers` table.
     pub(super) id: Uuid,
@@ -34,9 +36,17 @@ pub struct Transaction<'writer> {
 }
 
 impl Writer {
-    /// A writer named `id`, not connected yet.
-    pub fn new(options: DatabaseOptions, id: Uuid) -> Writer {
-        Writer { options, connection: None, id, batch: 0, in_transaction: false, takes_turns: true }
+    /// A writer named `id` for `database`, not connected yet.
+    pub fn new(database: &Database, id: Uuid) -> Writer {
+        Writer {
+            options: database.options().clone(),
+            names: database.names().clone(),
+            connection: None,
+            id,
+            batch: 0,
+            in_transaction: false,
+            takes_turns: true,
+        }
     }
 
     /// Makes sure that there is a connection and that the server answers on it.

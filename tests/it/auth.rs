@@ -193,3 +193,38 @@ async fn a_body_that_is_not_a_login_is_refused() {
     }
     assert_eq!(shop.database.number(ACCOUNTS).await, 0);
 }
+
+#[tokio::test]
+async fn repeated_logins_need_no_place_in_the_hashing_queue() {
+    let shop = TestShop::with(|config| {
+        config.auth.hash_threads = 1;
+        config.auth.hash_queue = 0;
+    })
+    .await;
+    for _sign_up_and_login in 0..2 {
+        shop.logs_in("alice").await;
+    }
+    let again = (0..20).map(|_| shop.authenticates("alice", PASSWORD));
+    for reply in join_all(again).await {
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    shop.authenticates("alice", "another password").await.is_error(401, "wrong_password");
+}
+
+#[tokio::test]
+async fn a_password_that_was_changed_is_void_at_once() {
+    let shop = TestShop::open().await;
+    shop.authenticates("bob", "bob's password").await;
+    for _sign_up_and_logins in 0..3 {
+        shop.logs_in("alice").await;
+    }
+    shop.database
+        .execute(
+            "UPDATE users SET password_hash =
+                 (SELECT password_hash FROM users WHERE username = 'bob')
+             WHERE username = 'alice'",
+        )
+        .await;
+    shop.authenticates("alice", PASSWORD).await.is_error(401, "wrong_password");
+    assert_eq!(shop.authenticates("alice", "bob's password").await.status, 200);
+}

@@ -30,8 +30,9 @@ fn options() -> EngineOptions {
 fn start(database: &TestDatabase, options: EngineOptions) -> Engine {
     let mut connection = database.options();
     connection.statement_timeout = LONG;
-    let writer = Writer::new(connection.clone(), Uuid::new_v4());
-    let (engine, writing) = engine::start(Database::new(connection), writer, options);
+    let database = Database::new(connection);
+    let writer = Writer::new(&database, Uuid::new_v4());
+    let (engine, writing) = engine::start(database, writer, options);
     tokio::spawn(writing);
     engine
 }
@@ -131,12 +132,10 @@ async fn the_writer_finishes_the_queue_before_it_stops() {
     Bank::open(&database, 30, 100).await;
     let mut connection = database.options();
     connection.statement_timeout = LONG;
-    let writer = Writer::new(connection.clone(), Uuid::new_v4());
-    let (engine, writing) = engine::start(
-        Database::new(connection),
-        writer,
-        EngineOptions { max_batch: 7, ..options() },
-    );
+    let pool = Database::new(connection);
+    let writer = Writer::new(&pool, Uuid::new_v4());
+    let options = EngineOptions { max_batch: 7, ..options() };
+    let (engine, writing) = engine::start(pool, writer, options);
     let answers: Vec<_> = (1..=30)
         .map(|by| {
             let engine = engine.clone();

@@ -1,0 +1,59 @@
+//! Everything that docs/PERFORMANCE.md quotes: `./scripts/bench`.
+//!
+//! Both sides of a ratio run in the same invocation on the same database, in turn, several
+//! rounds; what is printed are medians, with the lowest and the highest in brackets.
+
+mod load;
+mod peer;
+mod report;
+mod scenarios;
+mod world;
+
+use std::time::Instant;
+
+use clap::Parser;
+
+use report::Report;
+use world::World;
+
+#[derive(Parser)]
+#[command(after_help = "\
+Examples:
+  cargo bench --bench shop
+  cargo bench --bench shop -- --only uniform --only hot --seconds 5
+  cargo bench --bench shop -- --json media/bench.json")]
+struct Options {
+    /// Rounds of each comparison.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// Run only the scenarios whose name contains this.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Write the figures to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<std::path::PathBuf>,
+    /// Given by cargo; of no use here.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    let started = Instant::now();
+    eprintln!("preparing: a private PostgreSQL with {} people", world::PEOPLE);
+    let world = World::new().await?;
+    let mut report = Report::default();
+    let result = scenarios::run_all(&world, &options, &mut report).await;
+    world.close().await?;
+    result?;
+    println!("{report}");
+    println!("took {:.0} s", started.elapsed().as_secs_f64());
+    if let Some(path) = options.json {
+        std::fs::write(path, report.to_json()?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! The scenarios, one function each.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use merch_store::shop::CATALOGUE;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use super::Options;
+use super::load::{Answers, Requests, closed_loop, open_loop};
+use super::peer::{self, Script};
+use super::report::Report;
+use super::world::{PASSWORD, PEOPLE, Replica, World, cpu_of};
+
+/// Connections of a closed loop.
+const CONNECTIONS: usize = 256;
+/// People whose `/api/info` is asked for; they have 100 transfers each way.
+const READERS: u32 = 2_000;
+
+/// A scenario of the mixed load: requests a second.
+const MIXED_RATE: f64 = 1000.0;
+/// People who log in for the first time, a second.
+const NEWCOMERS: f64 = 50.0;
+
+pub async fn run_all(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    peer::prepare(world).await?;
+    let wanted = |name: &str| {
+        options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
+    };
+    if wanted("uniform") {
+        against_peer(world, options, report, "uniform", Script::Uniform, uniform(world)).await?;
+    }
+    if wanted("hot") {
+        against_peer(world, options, report, "hot", Script::Hot, hot(world)).await?;
+    }
+    if wanted("replicas") {
+        two_replicas(world, options, report, "replicas, uniform", uniform(world)).await?;
+        two_replicas(world, options, report, "replicas, hot", hot(world)).await?;
+    }
+    if wanted("mixed") {
+        mixed(world, options, report).await?;
+    }
+    if wanted("overload") {
+        overload(world, report).await?;
+    }
+    if wanted("logins") {
+        logins(world, options, report).await?;
+    }
+    if wanted("info") {
+        give_readers_a_history(world).await?;
+        against_peer(world, options, report, "info", Script::Info, info(world)).await?;
+    }
+    if wanted("growth") {
+        growth(world, options, report).await?;
+    }
+    Ok(())
+}
+
+/// Two replicas against one, on the same database, in turn.
+async fn two_replicas(
+    world: &World,
+    options: &Options,
+    report: &mut Report,
+    name: &str,
+    requests: impl Requests,
+) -> anyhow::Result<()> {
+    let (first, second) = (world.replica()?, world.replica()?);
+    let (one, two) = ([first.address], [first.address, second.address]);
+    let period = Duration::from_secs(options.seconds);
+    closed_loop(&two, CONNECTIONS, Duration::from_secs(1), requests.clone()).await;
+    let (mut alone, mut together, mut ratios, mut failures) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..options.rounds {
+        let one = closed_loop(&one, CONNECTIONS, period, requests.clone()).await;
+        let two = closed_loop(&two, CONNECTIONS, period, requests.clone()).await;
+        ratios.push(two.rate() / one.rate());
+        failures.push((two.total() - two.count(200)) as f64);
+        alone.push(one.rate());
+        together.push(two.rate());
+    }
+    report.add(name, "one replica", "/s", &alone);
+    report.add(name, "two replicas", "/s", &together);
+    report.add(name, "ratio", "x", &ratios);
+    report.add(name, "not answered with 200", "", &failures);
+    Ok(())
+}
+
+/// Info, purchases and transfers in equal parts at a fixed rate; then the same while people
+/// log in for the first time.
+async fn mixed(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let replica = world.replica()?;
+    let targets = [replica.address];
+    let period = Duration::from_secs(options.seconds * 3);
+    let load = || open_loop(&targets, CONNECTIONS, MIXED_RATE, period, thirds(world));
+    load().await;
+    let answers = load().await;
+    report_mixed(report, "mixed", &answers);
+
+    let newcomers = open_loop(&targets, CONNECTIONS, NEWCOMERS, period, newcomer());
+    let (answers, newcomers) = tokio::join!(load(), newcomers);
+    report_mixed(report, "mixed, newcomers", &answers);
+    let percent = 100.0 * newcomers.count(200) as f64 / newcomers.total() as f64;
+    report.add("mixed, newcomers", "newcomers let in", "%", &[percent]);
+    report.add("mixed, newcomers", "newcomers, p99", "ms", &[newcomers.quantile(200, 0.99)]);
+    Ok(())
+}
+
+fn report_mixed(report: &mut Report, name: &str, answers: &Answers) {
+    let percent = 100.0 * answers.count(200) as f64 / answers.total() as f64;
+    report.add(name, "rate", "/s", &[answers.rate()]);
+    report.add(name, "answered", "%", &[percent]);
+    for (what, quantile) in [("p50", 0.50), ("p99", 0.99), ("p99.9", 0.999)] {
+        report.add(name, what, "ms", &[answers.quantile(200, quantile)]);
+    }
+}
+
+/// Twice what it can carry for half a minute, then half of it.
+async fn overload(world: &World, report: &mut Report) -> anyhow::Result<()> {
+    const WHILE: Duration = Duration::from_secs(30);
+    // Enough that the load does not wait for answers.
+    const PLENTY: usize = 8_000;
+    let replica = world.replica()?;
+    let targets = [replica.address];
+    closed_loop(&targets, CONNECTIONS, Duration::from_secs(2), uniform(world)).await;
+    let peak = closed_loop(&targets, CONNECTIONS, Duration::from_secs(4), uniform(world)).await;
+    let rate = 2.0 * peak.rate();
+    let twice = open_loop(&targets, PLENTY, rate, WHILE, uniform(world)).await;
+    let calm = Duration::from_secs(5);
+    let after = open_loop(&targets, CONNECTIONS, peak.rate() / 2.0, calm, uniform(world)).await;
+    let name = "overload";
+    report.add(name, "peak", "/s", &[peak.rate()]);
+    report.add(name, "offered", "/s", &[rate]);
+    report.add(name, "goodput", "/s", &[twice.rate()]);
+    report.add(name, "goodput of the peak", "%", &[100.0 * twice.rate() / peak.rate()]);
+    report.add(name, "refusals", "/s", &[twice.count(503) as f64 / twice.elapsed.as_secs_f64()]);
+    report.add(name, "broken connections", "", &[twice.count(0) as f64]);
+    report.add(name, "refused, p99", "ms", &[twice.quantile(503, 0.99)]);
+    report.add(name, "accepted, p99", "ms", &[twice.quantile(200, 0.99)]);
+    report.add(name, "afterwards, p99", "ms", &[after.quantile(200, 0.99)]);
+    Ok(())
+}
+
+/// Known people who log in again.
+async fn logins(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let replica = world.replica()?;
+    let targets = [replica.address];
+    let period = Duration::from_secs(options.seconds);
+    let requests = |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
+        log_in(buffer, &format!("user{}", rng.random_range(1..=200)), PASSWORD);
+    };
+    closed_loop(&targets, 32, Duration::from_secs(6), requests).await;
+    let answers = closed_loop(&targets, 32, period, requests).await;
+    report.add("logins", "repeat logins of 200 people", "/s", &[answers.rate()]);
+    report.add("logins", "p99", "ms", &[answers.quantile(200, 0.99)]);
+    Ok(())
+}
+
+/// What buying and looking cost at ten thousand rows of history and at ten million.
+async fn growth(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    let mut costs = Vec::new();
+    for rows in [10_000, 10_000_000] {
+        fill_history(world, rows).await?;
+        let replica = world.replica()?;
+        let targets = [replica.address];
+        let period = Duration::from_secs(options.seconds);
+        let mut of = Vec::new();
+        for (what, requests) in [("buy", purchases(world)), ("info", looks(world))] {
+            closed_loop(&targets, 32, Duration::from_secs(1), requests.clone()).await;
+            let mut each = Vec::new();
+            for _ in 0..options.rounds {
+                let run = || closed_loop(&targets, 32, period, requests.clone());
+                let measured = measured(world, &replica, run).await;
+                each.push(measured.us(measured.shop) + measured.us(measured.postgres));
+            }
+            report.add("growth", &format!("{what}, {rows} rows"), "us", &each);
+            each.sort_by(f64::total_cmp);
+            of.push(each[each.len() / 2]);
+        }
+        costs.push(of);
+    }
+    report.add("growth", "buy, ratio", "x", &[costs[1][0] / costs[0][0]]);
+    report.add("growth", "info, ratio", "x", &[costs[1][1] / costs[0][1]]);
+    Ok(())
+}
+
+/// The shop in a closed loop against pgbench at its best, in turn.
+async fn against_peer(
+    world: &World,
+    options: &Options,
+    report: &mut Report,
+    name: &str,
+    script: Script,
+    requests: impl Requests,
+) -> anyhow::Result<()> {
+    let replica = world.replica()?;
+    let targets = [replica.address];
+    let period = Duration::from_secs(options.seconds);
+    closed_loop(&targets, CONNECTIONS, Duration::from_secs(1), requests.clone()).await;
+    let mut best_clients = 0;
+    let mut best_rate = 0.0;
+    for clients in peer::CLIENTS {
+        let result = peer::run(world, script, clients, 2, READERS)?;
+        if result.rate > best_rate {
+            (best_clients, best_rate) = (result.clients, result.rate);
+        }
+    }
+
+    let mut rounds = Vec::new();
+    let mut peers = Vec::new();
+    for _ in 0..options.rounds {
+        rounds.push(
+            measured(world, &replica, || {
+                closed_loop(&targets, CONNECTIONS, period, requests.clone())
+            })
+            .await,
+        );
+        peers.push(peer::run(world, script, best_clients, options.seconds, READERS)?);
+    }
+
+    let each = |value: &dyn Fn(&Measured) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
+    report.add(name, "shop", "/s", &each(&|it| it.answers.rate()));
+    report.add(
+        name,
+        &format!("pgbench, {best_clients} clients"),
+        "/s",
+        &peers.iter().map(|it| it.rate).collect::<Vec<f64>>(),
+    );
+    report.add(
+        name,
+        "pgbench, failed",
+        "%",
+        &peers.iter().map(|it| it.failed_percent).collect::<Vec<f64>>(),
+    );
+    let ratios = rounds.iter().zip(&peers).map(|(ours, peer)| ours.answers.rate() / peer.rate);
+    report.add(name, "ratio", "x", &ratios.collect::<Vec<f64>>());
+    report.add(
+        name,
+        "shop, not answered with 200",
+        "",
+        &each(&|it| (it.answers.total() - it.answers.count(200)) as f64),
+    );
+    report.add(name, "shop, p50", "ms", &each(&|it| it.answers.quantile(200, 0.50)));
+    report.add(name, "shop, p99", "ms", &each(&|it| it.answers.quantile(200, 0.99)));
+    report.add(name, "shop's processor time a request", "us", &each(&|it| it.us(it.shop)));
+    report.add(name, "PostgreSQL's", "us", &each(&|it| it.us(it.postgres)));
+    report.add(name, "load generator's", "us", &each(&|it| it.us(it.generator)));
+    report.add(name, "resident memory", "MiB", &[replica.resident_mib()]);
+    Ok(())
+}
+
+/// Answers, and what they cost.
+struct Measured {
+    answers: Answers,
+    shop: Duration,
+    postgres: Duration,
+    generator: Duration,
+}
+
+impl Measured {
+    fn us(&self, cpu: Duration) -> f64 {
+        cpu.as_micros() as f64 / self.answers.total().max(1) as f64
+    }
+}
+
+async fn measured<F: Future<Output = Answers>>(
+    world: &World,
+    replica: &Replica,
+    load: impl FnOnce() -> F,
+) -> Measured {
+    let me = std::process::id();
+    let before = (replica.cpu(), world.postgres_cpu(), cpu_of(me));
+    let answers = load().await;
+    Measured {
+        answers,
+        shop: replica.cpu() - before.0,
+        postgres: world.postgres_cpu() - before.1,
+        generator: cpu_of(me) - before.2,
+    }
+}
+
+/// Transfers and purchases, half each, everybody with everybody.
+fn uniform(world: &World) -> impl Requests {
+    let tokens = world.tokens.clone();
+    move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
+        let me = rng.random_range(0..PEOPLE);
+        if rng.random() {
+            let to = (me + rng.random_range(1..PEOPLE)) % PEOPLE;
+            send(buffer, &tokens, me, to + 1);
+        } else {
+            let (item, _) = CATALOGUE[rng.random_range(0..CATALOGUE.len())];
+            get(buffer, &tokens, me, &format!("/api/buy/{item}"));
+        }
+    }
+}
+
+/// Transfers from anybody to user 1.
+fn hot(world: &World) -> impl Requests {
+    let tokens = world.tokens.clone();
+    move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
+        send(buffer, &tokens, rng.random_range(1..PEOPLE), 1);
+    }
+}
+
+fn info(world: &World) -> impl Requests {
+    let tokens = world.tokens.clone();
+    move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
+        get(buffer, &tokens, rng.random_range(0..READERS), "/api/info");
+    }
+}
+
+/// Info, purchases and transfers in equal parts.
+fn thirds(world: &World) -> impl Requests {
+    let (mut moves, mut looks) = (uniform(world), looks(world));
+    move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
+        if rng.random_range(0..3) == 0 {
+            looks.next(rng, buffer);
+        } else {
+            moves.next(rng, buffer);
+        }
+    }
+}
+
+/// Somebody looks at what is theirs, or buys something: which of the two, `path` says.
+#[derive(Clone)]
+struct Gets {
+    tokens: Arc<Vec<String>>,
+    path: Option<&'static str>,
+}
+
+impl Requests for Gets {
+    fn next(&mut self, rng: &mut SmallRng, buffer: &mut Vec<u8>) {
+        let me = rng.random_range(0..PEOPLE);
+        match self.path {
+            Some(path) => get(buffer, &self.tokens, me, path),
+            None => {
+                let (item, _) = CATALOGUE[rng.random_range(0..CATALOGUE.len())];
+                get(buffer, &self.tokens, me, &format!("/api/buy/{item}"));
+            }
+        }
+    }
+}
+
+fn looks(world: &World) -> Gets {
+    Gets { tokens: world.tokens.clone(), path: Some("/api/info") }
+}
+
+fn purchases(world: &World) -> Gets {
+    Gets { tokens: world.tokens.clone(), path: None }
+}
+
+/// Somebody whom nobody has seen before.
+fn newcomer() -> impl Requests {
+    |_: &mut SmallRng, buffer: &mut Vec<u8>| {
+        log_in(buffer, &format!("newcomer {:016x}", rand::random::<u64>()), PASSWORD);
+    }
+}
+
+fn log_in(buffer: &mut Vec<u8>, username: &str, password: &str) {
+    let body = format!("{{\"username\":\"{username}\",\"password\":\"{password}\"}}");
+    write!(
+        buffer,
+        "POST /api/auth HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("a buffer takes everything");
+}
+
+/// Writes `GET path` of the person with this index.
+fn get(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, path: &str) {
+    let token = &tokens[me as usize];
+    write!(buffer, "GET {path} HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {token}\r\n\r\n")
+        .expect("a buffer takes everything");
+}
+
+/// Writes a transfer of one coin from the person with this index to user number `to`.
+fn send(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, to: u32) {
+    let token = &tokens[me as usize];
+    let body = format!("{{\"toUser\":\"user{to}\",\"amount\":1}}");
+    write!(
+        buffer,
+        "POST /api/sendCoin HTTP/1.1\r\nHost: shop\r\nAuthorization: Bearer {token}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("a buffer takes everything");
+}
+
+/// 100 transfers each way for everybody whose info is asked for, in mixed order.
+async fn give_readers_a_history(world: &World) -> anyhow::Result<()> {
+    world
+        .execute(&format!(
+            "INSERT INTO history (from_id, to_id, amount)
+             SELECT 1 + reader % {READERS}, 1 + (reader + step * 17) % {READERS}, 1
+             FROM generate_series(1, 100) AS step, generate_series(1, {READERS}) AS reader
+             ORDER BY step, reader;
+             ANALYZE history"
+        ))
+        .await
+}
+
+/// Fills the history up to so many rows, everybody's alike. The rows are for their number: no
+/// balance knows of them, and their foreign keys are true without being checked.
+async fn fill_history(world: &World, rows: u64) -> anyhow::Result<()> {
+    world
+        .execute(&format!(
+            "SET session_replication_role = replica;
+             INSERT INTO history (from_id, to_id, amount)
+             SELECT 1 + number % {PEOPLE}, 1 + (number * 7919 + 1) % {PEOPLE}, 1
+             FROM generate_series(1::int8, {rows} - (SELECT count(*) FROM history)) AS number
+             WHERE number % {PEOPLE} <> (number * 7919 + 1) % {PEOPLE}"
+        ))
+        .await?;
+    world.execute("VACUUM ANALYZE history").await
+}

@@ -1,0 +1,177 @@
+//! What is measured: a private PostgreSQL with 100,000 people, and replicas of the shop as
+//! processes of their own.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use merch_store::auth::password::{self, Password};
+use merch_store::auth::token::{Identity, Tokens};
+use merch_store::data_folder::DataFolder;
+use merch_store::private_postgres::PrivatePostgres;
+use merch_store::shop::{AccountId, Amount, Username};
+use merch_store::storage::{DatabaseOptions, Migrations, Seed};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+
+/// How many people there are: `user1` and so on, with account numbers in the same order.
+pub const PEOPLE: u32 = 100_000;
+/// The password of all of them.
+pub const PASSWORD: &str = "password";
+const COINS: i64 = 10_000_000;
+const SECRET: &str = "the secret of the benchmark, nobody else's";
+
+/// The database and everybody's tokens.
+pub struct World {
+    pub url: String,
+    /// `Authorization` values, by account number less one.
+    pub tokens: Arc<Vec<String>>,
+    postgres: PrivatePostgres,
+    folder: DataFolder,
+    home: PathBuf,
+}
+
+/// A replica of the shop.
+pub struct Replica {
+    pub address: SocketAddr,
+    process: Child,
+}
+
+impl World {
+    /// Starts a PostgreSQL on an empty folder and fills it.
+    pub async fn new() -> anyhow::Result<World> {
+        let home = std::env::temp_dir().join(format!("merch-store-bench-{}", std::process::id()));
+        let folder = DataFolder::take(&home)?;
+        let postgres = PrivatePostgres::start(&folder).await?;
+        let url = postgres.url();
+        let options = DatabaseOptions::from_url(&url)?;
+        let mut migrations = Migrations::connect(&options).await?;
+        migrations.up().await?;
+        migrations.close().await;
+        let hash = password::hash(&Password::parse(PASSWORD.into())?);
+        let coins = Amount::new(COINS).expect("positive");
+        let mut seed = Seed::connect(&options).await?;
+        for first in (1..=PEOPLE).step_by(10_000) {
+            seed.users_insert_many(first, first + 9_999, coins, &hash).await?;
+        }
+        seed.finish().await?;
+
+        let tokens = Tokens::new(&SECRET.into(), None, Duration::from_secs(86_400));
+        let now = SystemTime::UNIX_EPOCH.elapsed()?;
+        let tokens = (1..=PEOPLE)
+            .map(|number| {
+                let username = Username::parse(&format!("user{number}")).expect("a username");
+                let account = AccountId(number.into());
+                tokens.issue(&Identity { account, username }, now)
+            })
+            .collect();
+        Ok(World { url, tokens: Arc::new(tokens), postgres, folder, home })
+    }
+
+    /// Starts a replica, configured like any other.
+    pub fn replica(&self) -> anyhow::Result<Replica> {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_merch-store"))
+            .args(["serve", "--address", "127.0.0.1:0"])
+            .env("MERCH__DATABASE__URL", &self.url)
+            .env("MERCH__AUTH__JWT_SECRET", SECRET)
+            .env("MERCH__LOG__LEVEL", "warn")
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = process.stdout.take().expect("piped");
+        for line in BufReader::new(stdout).lines() {
+            if let Some(port) = line?.strip_prefix("  shop  http://localhost:") {
+                let address = SocketAddr::from(([127, 0, 0, 1], port.parse()?));
+                return Ok(Replica { address, process });
+            }
+        }
+        anyhow::bail!("the replica did not start")
+    }
+
+    /// Runs SQL that is not part of a measurement.
+    pub async fn execute(&self, sql: &str) -> anyhow::Result<()> {
+        let mut connection = PgConnection::connect(&self.url).await?;
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// Processor time of the whole PostgreSQL so far.
+    pub fn postgres_cpu(&self) -> Duration {
+        let pid_file = self.folder.path().join("postgres/postmaster.pid");
+        let pid_file = std::fs::read_to_string(pid_file).unwrap_or_default();
+        let postmaster = pid_file.lines().next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
+        processes()
+            .into_iter()
+            .filter(|stat| stat.pid == postmaster || stat.parent == postmaster)
+            .map(|stat| stat.cpu)
+            .sum()
+    }
+
+    /// The folder of the server's socket, for programs that connect by themselves.
+    pub fn socket_folder(&self) -> &str {
+        self.url.split_once("host=").expect("a private PostgreSQL listens on a socket").1
+    }
+
+    pub async fn close(self) -> anyhow::Result<()> {
+        self.postgres.stop().await;
+        drop(self.folder);
+        std::fs::remove_dir_all(self.home)?;
+        Ok(())
+    }
+}
+
+impl Replica {
+    /// Its processor time so far.
+    pub fn cpu(&self) -> Duration {
+        cpu_of(self.process.id())
+    }
+
+    /// Its resident memory, in MiB.
+    pub fn resident_mib(&self) -> f64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.process.id()));
+        let pages = statm.ok().and_then(|text| text.split(' ').nth(1)?.parse::<f64>().ok());
+        pages.map_or(f64::NAN, |pages| pages * 4096.0 / 1024.0 / 1024.0)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // It holds nothing that the next one needs.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Processor time of process `pid` so far.
+pub fn cpu_of(pid: u32) -> Duration {
+    processes().into_iter().find(|stat| stat.pid == pid).map_or(Duration::ZERO, |stat| stat.cpu)
+}
+
+struct Stat {
+    pid: u32,
+    parent: u32,
+    cpu: Duration,
+}
+
+/// What `/proc` knows of every process; processor time in ticks of 10 ms.
+fn processes() -> Vec<Stat> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name, in parentheses, may contain anything.
+            let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+            let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+            // Its own time, and that of children which have ended.
+            let cpu = ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?;
+            Some(Stat {
+                pid,
+                parent: fields.get(1)?.parse().ok()?,
+                cpu: Duration::from_millis(10 * cpu),
+            })
+        })
+        .collect()
+}
