@@ -22,6 +22,17 @@ pub enum Script {
     Info,
 }
 
+impl Script {
+    /// Settings of its sessions: movements are serializable, a look is one statement, and so
+    /// one snapshot anyway.
+    fn session(self) -> &'static str {
+        match self {
+            Script::Uniform | Script::Hot => "-c default_transaction_isolation=serializable",
+            Script::Info => "",
+        }
+    }
+}
+
 /// What pgbench printed.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerResult {
@@ -113,7 +124,7 @@ pub fn run(
     pgbench
         .args(["-n", "-M", "prepared", "-j", "2", "-c", &clients_text, "-T", &seconds])
         .args(["-h", world.socket_folder(), "-U", "merch", "--max-tries=1"])
-        .env("PGOPTIONS", "-c default_transaction_isolation=serializable");
+        .env("PGOPTIONS", script.session());
     for (name, text) in files {
         let path: PathBuf = folder.join(format!("merch-store-{name}-{}.sql", std::process::id()));
         std::fs::write(&path, text)?;

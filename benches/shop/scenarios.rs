@@ -19,6 +19,8 @@ const CONNECTIONS: usize = 256;
 /// People whose `/api/info` is asked for; they have 100 transfers each way.
 const READERS: u32 = 2_000;
 
+/// People with 100 transfers each way while the history of the others grows.
+const WATCHED: u32 = 50;
 /// A scenario of the mixed load: requests a second.
 const MIXED_RATE: f64 = 1000.0;
 /// People who log in for the first time, a second.
@@ -49,7 +51,7 @@ pub async fn run_all(world: &World, options: &Options, report: &mut Report) -> a
         logins(world, options, report).await?;
     }
     if wanted("info") {
-        give_readers_a_history(world).await?;
+        give_history(world, READERS).await?;
         against_peer(world, options, report, "info", Script::Info, info(world)).await?;
     }
     if wanted("growth") {
@@ -158,6 +160,7 @@ async fn logins(world: &World, options: &Options, report: &mut Report) -> anyhow
 
 /// What buying and looking cost at ten thousand rows of history and at ten million.
 async fn growth(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    give_history(world, WATCHED).await?;
     let mut costs = Vec::new();
     for rows in [10_000, 10_000_000] {
         fill_history(world, rows).await?;
@@ -165,7 +168,7 @@ async fn growth(world: &World, options: &Options, report: &mut Report) -> anyhow
         let targets = [replica.address];
         let period = Duration::from_secs(options.seconds);
         let mut of = Vec::new();
-        for (what, requests) in [("buy", purchases(world)), ("info", looks(world))] {
+        for (what, requests) in [("buy", purchases(world)), ("info", watched(world))] {
             closed_loop(&targets, 32, Duration::from_secs(1), requests.clone()).await;
             let mut each = Vec::new();
             for _ in 0..options.rounds {
@@ -324,13 +327,14 @@ fn thirds(world: &World) -> impl Requests {
 /// Somebody looks at what is theirs, or buys something: which of the two, `path` says.
 #[derive(Clone)]
 struct Gets {
+    people: u32,
     tokens: Arc<Vec<String>>,
     path: Option<&'static str>,
 }
 
 impl Requests for Gets {
     fn next(&mut self, rng: &mut SmallRng, buffer: &mut Vec<u8>) {
-        let me = rng.random_range(0..PEOPLE);
+        let me = rng.random_range(0..self.people);
         match self.path {
             Some(path) => get(buffer, &self.tokens, me, path),
             None => {
@@ -342,11 +346,11 @@ impl Requests for Gets {
 }
 
 fn looks(world: &World) -> Gets {
-    Gets { tokens: world.tokens.clone(), path: Some("/api/info") }
+    Gets { people: PEOPLE, tokens: world.tokens.clone(), path: Some("/api/info") }
 }
 
 fn purchases(world: &World) -> Gets {
-    Gets { tokens: world.tokens.clone(), path: None }
+    Gets { people: PEOPLE, tokens: world.tokens.clone(), path: None }
 }
 
 /// Somebody whom nobody has seen before.
@@ -364,6 +368,11 @@ fn log_in(buffer: &mut Vec<u8>, username: &str, password: &str) {
         body.len()
     )
     .expect("a buffer takes everything");
+}
+
+/// Those whose history stays as it is look at what is theirs.
+fn watched(world: &World) -> Gets {
+    Gets { people: WATCHED, ..looks(world) }
 }
 
 /// Writes `GET path` of the person with this index.
@@ -386,29 +395,30 @@ fn send(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, to: u32) {
     .expect("a buffer takes everything");
 }
 
-/// 100 transfers each way for everybody whose info is asked for, in mixed order.
-async fn give_readers_a_history(world: &World) -> anyhow::Result<()> {
+/// 100 transfers each way for the first so many people, in mixed order.
+async fn give_history(world: &World, readers: u32) -> anyhow::Result<()> {
     world
         .execute(&format!(
             "INSERT INTO history (from_id, to_id, amount)
-             SELECT 1 + reader % {READERS}, 1 + (reader + step * 17) % {READERS}, 1
-             FROM generate_series(1, 100) AS step, generate_series(1, {READERS}) AS reader
+             SELECT 1 + reader % {readers}, 1 + (reader + 1 + step % ({readers} - 1)) % {readers}, 1
+             FROM generate_series(1, 100) AS step, generate_series(1, {readers}) AS reader
              ORDER BY step, reader;
              ANALYZE history"
         ))
         .await
 }
 
-/// Fills the history up to so many rows, everybody's alike. The rows are for their number: no
+/// Fills the history up to so many rows, all of them other people's than the watched. The rows are for their number: no
 /// balance knows of them, and their foreign keys are true without being checked.
 async fn fill_history(world: &World, rows: u64) -> anyhow::Result<()> {
+    let others = PEOPLE - WATCHED;
     world
         .execute(&format!(
             "SET session_replication_role = replica;
              INSERT INTO history (from_id, to_id, amount)
-             SELECT 1 + number % {PEOPLE}, 1 + (number * 7919 + 1) % {PEOPLE}, 1
+             SELECT {WATCHED} + 1 + number % {others}, {WATCHED} + 1 + (number * 7919 + 1) % {others}, 1
              FROM generate_series(1::int8, {rows} - (SELECT count(*) FROM history)) AS number
-             WHERE number % {PEOPLE} <> (number * 7919 + 1) % {PEOPLE}"
+             WHERE number % {others} <> (number * 7919 + 1) % {others}"
         ))
         .await?;
     world.execute("VACUUM ANALYZE history").await
