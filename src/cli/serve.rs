@@ -121,7 +121,7 @@ impl Server {
         let database = Database::new(options);
         let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
-        lifecycle.spawn("writer", writing);
+        lifecycle.spawn_on_thread("writer", writing)?;
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
 

@@ -25,6 +25,7 @@ mod migrations;
 mod model;
 mod outage;
 mod program;
+mod references;
 mod requests;
 mod seed;
 mod send_coin;
