@@ -53,6 +53,7 @@ fn describe() {
     describe_counter!("merch_http_requests_total", "Requests answered, by route and status");
     describe_histogram!("merch_http_request_seconds", Unit::Seconds, "Time to answer, by route");
     describe_gauge!("merch_http_connections", "Open connections");
+    describe_counter!("merch_info_answers_total", "Answers of /api/info, by where they came from");
     describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
     describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
     describe_histogram!("merch_engine_commit_seconds", Unit::Seconds, "From BEGIN to committed");
