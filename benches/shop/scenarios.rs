@@ -162,6 +162,8 @@ async fn overload(world: &World, report: &mut Report) -> anyhow::Result<()> {
     closed_loop(&targets, CONNECTIONS, second, looks(world)).await;
     closed_loop(&targets, 32, second, known()).await;
     report.add(name, "resident memory after all of it", "MiB", &[replica.resident_mib()]);
+    open_loop(&targets, CONNECTIONS, MIXED_RATE, WHILE / 2, thirds(world)).await;
+    report.add(name, "resident memory 15 s later", "MiB", &[replica.resident_mib()]);
     Ok(())
 }
 
