@@ -4,6 +4,8 @@
 
 #![expect(missing_docs, reason = "config/default.toml explains every key")]
 
+mod upstream;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
@@ -12,6 +14,8 @@ use std::time::Duration;
 use config::{Environment, File, FileFormat};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
+
+pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
 
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -132,6 +136,8 @@ pub enum LogFormat {
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
     pub address: SocketAddr,
+    pub upstream: Upstream,
+    pub admin: Admin,
 }
 
 /// `[limits]`: a client's bucket of requests at the gateway; `serve` has no use for it.
@@ -220,7 +226,8 @@ impl Config {
         if self.info.history_limit == 0 {
             return Err(InvalidConfig("info.history_limit must be at least 1".into()));
         }
-        Ok(())
+        self.gateway.upstream.check()?;
+        self.gateway.admin.check()
     }
 }
 

@@ -7,6 +7,7 @@
 //! - [`engine`]: the queue and the writer. The only place where balances change.
 //! - [`auth`]: passwords and tokens.
 //! - [`http`]: the public contract, one file a route.
+//! - [`gateway`]: one address in front of any number of shops, of which it knows nothing.
 //! - [`cli`]: one file a subcommand; puts the rest together.
 //!
 //! Beside them stand what any service needs: [`config`], [`lifecycle`], [`telemetry`], and
@@ -25,6 +26,8 @@ pub mod engine;
 pub mod auth;
 
 pub mod http;
+
+pub mod gateway;
 
 pub mod cli;
 

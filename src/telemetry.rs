@@ -60,4 +60,7 @@ fn describe() {
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
     describe_gauge!("merch_hashing_queue_depth", "Logins hashing or waiting to");
+    describe_gauge!("merch_gateway_backend_state", "1 for the state that a backend is in");
+    describe_counter!("merch_gateway_ejections_total", "Backends ejected, by cause");
+    describe_counter!("merch_gateway_health_checks_total", "Checks of backends, by result");
 }

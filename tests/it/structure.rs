@@ -40,7 +40,7 @@ const NAMED_ONLY_IN: [(&str, &[&str], &str); 6] = [
     ("axum::", &["http", "gateway"], "nothing below the routes knows that it is HTTP"),
     ("hyper::", &["http", "gateway"], "the same"),
     ("StatusCode", &["http", "gateway"], "errors carry no transport until the last step"),
-    ("utoipa", &["http"], "the document describes the routes"),
+    ("utoipa", &["http", "gateway"], "the documents describe the routes"),
     ("sqlx::", &["storage"], "the only SQL is there"),
     ("argon2::", &["auth"], "passwords are hashed in one place"),
 ];

@@ -1,0 +1,3 @@
+//! The gateway, with real servers behind it.
+
+mod upstreams;
