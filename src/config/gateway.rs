@@ -102,7 +102,9 @@ impl FromStr for BackendUrl {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => {
                 !host.is_empty()
-                    && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
+                    && host
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
             }
         };
         if !well_formed || port == 0 {
@@ -189,9 +191,18 @@ mod tests {
             assert_eq!(written.parse(), text.parse::<BackendUrl>());
         }
         for text in [
-            "", "shop:80", "https://shop", "http://", "http://:80", "http://shop:0",
-            "http://shop:65536", "http://user@shop", "http://shop/api", "http://::1:80",
-            "http://[shop]:80", "http://sh op",
+            "",
+            "shop:80",
+            "https://shop",
+            "http://",
+            "http://:80",
+            "http://shop:0",
+            "http://shop:65536",
+            "http://user@shop",
+            "http://shop/api",
+            "http://::1:80",
+            "http://[shop]:80",
+            "http://sh op",
         ] {
             assert!(text.parse::<BackendUrl>().is_err(), "{text}");
         }
