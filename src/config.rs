@@ -4,10 +4,12 @@
 
 #![expect(missing_docs, reason = "config/default.toml explains every key")]
 
+mod gateway;
 mod upstream;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use config::{Environment, File, FileFormat};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 
+pub use gateway::{BackendUrl, Gateway, MAX_BACKENDS, PathPattern};
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
 
 /// What is built in, with every key explained.
@@ -131,15 +134,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[gateway]`: where the gateway listens; `serve` has no use for it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Gateway {
-    pub address: SocketAddr,
-    pub upstream: Upstream,
-    pub admin: Admin,
-}
-
 /// `[limits]`: a client's bucket of requests at the gateway; `serve` has no use for it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,22 +207,28 @@ impl Config {
             ("engine.max_batch", self.engine.max_batch.get(), 1..=10_000),
         ];
         for (key, value, range) in limits {
-            if !range.contains(&value) {
-                let (least, most) = range.into_inner();
-                return Err(InvalidConfig(format!("{key} must be from {least} to {most}")));
-            }
+            within(key, value, range)?;
         }
         if self.database.statement_timeout > LONGEST_STATEMENT {
             return Err(InvalidConfig(
                 "database.statement_timeout_ms must be at most a day".into(),
             ));
         }
+        self.gateway.check()?;
         if self.info.history_limit == 0 {
             return Err(InvalidConfig("info.history_limit must be at least 1".into()));
         }
-        self.gateway.upstream.check()?;
-        self.gateway.admin.check()
+        Ok(())
     }
+}
+
+/// Refuses a value of `key` that is not in `range`.
+fn within(key: &str, value: usize, range: RangeInclusive<usize>) -> Result<(), InvalidConfig> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(InvalidConfig(format!("{key} must be from {least} to {most}")))
 }
 
 fn invalid(error: config::ConfigError) -> InvalidConfig {
@@ -307,6 +307,11 @@ mod tests {
             (("MERCH__LOG__FORMAT", "xml"), "log.format"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
             (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
+            (("MERCH__GATEWAY__BACKENDS", "https://shop"), "gateway.backends"),
+            (("MERCH__GATEWAY__BACKENDS", "http://shop/api"), "gateway.backends"),
+            (("MERCH__GATEWAY__TRUSTED_PROXIES", "10.0.0.0/40"), "gateway.trusted_proxies"),
+            (("MERCH__GATEWAY__HIDDEN_PATHS", "metrics"), "gateway.hidden_paths"),
+            (("MERCH__GATEWAY__TLS_CERTIFICATE", "cert.pem"), "gateway.tls_key"),
         ] {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");

@@ -7,11 +7,11 @@
 //! - [`engine`]: the queue and the writer. The only place where balances change.
 //! - [`auth`]: passwords and tokens.
 //! - [`http`]: the public contract, one file a route.
-//! - [`gateway`]: one address in front of any number of shops, of which it knows nothing.
+//! - [`gateway`]: apart from all of the above: replicas of any HTTP server behind one address.
 //! - [`cli`]: one file a subcommand; puts the rest together.
 //!
-//! Beside them stand what any service needs: [`config`], [`lifecycle`], [`telemetry`], and
-//! for a shop without a database of its own [`data_folder`] and [`private_postgres`].
+//! Beside them stand what any service needs: [`accept`], [`config`], [`lifecycle`],
+//! [`telemetry`], and for a shop without a database of its own [`data_folder`] and [`private_postgres`].
 //! `docs/ARCHITECTURE.md` has the map, the invariants and the way of a purchase.
 
 #![warn(missing_docs)]
@@ -31,6 +31,7 @@ pub mod gateway;
 
 pub mod cli;
 
+pub mod accept;
 pub mod config;
 pub mod data_folder;
 pub mod lifecycle;

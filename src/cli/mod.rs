@@ -2,12 +2,15 @@
 
 mod audit;
 mod database;
+mod echo;
+pub mod gateway;
 mod migrate;
 mod openapi;
 mod seed;
 pub mod serve;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +37,7 @@ Examples:
   merch-store                                  start a shop, with nothing set up
   merch-store --address 0.0.0.0:80             the same, for everybody to reach
   merch-store serve --config /etc/merch.toml   a replica, configured by a file
+  merch-store gateway --backend http://a:8080  in front of replicas
   merch-store audit                            prove that no coin was lost
 
 Every setting can be given in a file or in the environment: see config/default.toml, or
@@ -43,6 +47,10 @@ print it with `merch-store serve --show-config`.";
 enum Command {
     /// Serve the shop (the default).
     Serve(serve::ServeArgs),
+    /// Put replicas, or any other HTTP servers, behind one address.
+    Gateway(gateway::GatewayArgs),
+    /// Answer every request with what it was, to try a gateway.
+    Echo(echo::EchoArgs),
     /// Change the database's schema, or look at its state.
     Migrate(migrate::MigrateArgs),
     /// Create users user1 to userN, all alike, for load tests.
@@ -93,6 +101,15 @@ impl Common {
     }
 }
 
+/// What a browser on this machine calls a server that listens on `address`.
+fn url(scheme: &str, address: SocketAddr) -> String {
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        format!("{scheme}://localhost:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
+    }
+}
+
 /// Prints; whoever reads only the beginning of it has seen enough.
 fn print(text: &str) -> std::io::Result<()> {
     match std::io::stdout().write_all(text.as_bytes()) {
@@ -106,6 +123,8 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
+        Command::Echo(args) => echo::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Seed(args) => seed::run(args).await,
         Command::Audit(args) => audit::run(args).await,

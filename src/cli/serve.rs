@@ -75,7 +75,7 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let address = args.address.map(|address| ("http.address", address.to_string()));
     let config = args.common.load(address)?;
     telemetry::start_logging(&config.log)?;
-    raise_file_limit(config.http.max_connections.get());
+    raise_file_limit("http.max_connections", config.http.max_connections.get());
 
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
@@ -190,12 +190,7 @@ impl Server {
 
     /// What somebody who has just started it wants to know.
     fn banner(&self) -> String {
-        let url = match self.address {
-            address if address.ip().is_loopback() || address.ip().is_unspecified() => {
-                format!("http://localhost:{}", address.port())
-            }
-            address => format!("http://{address}"),
-        };
+        let url = super::url("http", self.address);
         let data = match &self.own {
             Some(own) => format!(
                 "{} (private PostgreSQL {})",
@@ -212,7 +207,7 @@ impl Server {
 }
 
 /// A connection is an open file: allows as many as the system lets us have.
-fn raise_file_limit(connections: usize) {
+pub(super) fn raise_file_limit(key: &'static str, connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = match setrlimit(Resource::Nofile, raised) {
@@ -220,7 +215,7 @@ fn raise_file_limit(connections: usize) {
         Err(_) => limit.current,
     };
     if current.is_some_and(|files| files < connections as u64 + 100) {
-        tracing::warn!(files = current, connections, "http.max_connections is beyond `ulimit -n`");
+        tracing::warn!(files = current, connections, "{key} is beyond `ulimit -n`");
     }
 }
 
@@ -301,7 +296,7 @@ async fn purge(database: Database, lifecycle: Lifecycle) {
     }
 }
 
-async fn keep_metrics(lifecycle: Lifecycle) {
+pub(super) async fn keep_metrics(lifecycle: Lifecycle) {
     let mut ticks = interval(METRICS_INTERVAL);
     loop {
         tokio::select! {

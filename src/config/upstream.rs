@@ -1,5 +1,5 @@
-//! `[gateway.upstream]` and `[gateway.admin]`: the backends, how we know that they are well,
-//! and where the operator changes them.
+//! `[gateway.upstream]` and `[gateway.admin]`: which backend is picked, how we know that it
+//! is well, and where the operator changes that.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -13,12 +13,10 @@ use super::{InvalidConfig, milliseconds, milliseconds_or_none, secret_unless_emp
 /// The shortest token that is not guessed over a network.
 const MIN_TOKEN_BYTES: usize = 16;
 
-/// `[gateway.upstream]`: the backends and how one of them is picked.
+/// `[gateway.upstream]`: how a backend is picked.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
-    #[serde(deserialize_with = "words")]
-    pub backends: Vec<String>,
     pub strategy: Strategy,
     #[serde(rename = "slow_start_ms", deserialize_with = "milliseconds_or_none")]
     pub slow_start: Duration,
@@ -123,23 +121,6 @@ impl Admin {
     }
 }
 
-/// A list, or its elements in one text with spaces or commas between them, as the
-/// environment and flags have it.
-fn words<'de, D: Deserializer<'de>>(value: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Words {
-        List(Vec<String>),
-        Text(String),
-    }
-    Ok(match Words::deserialize(value)? {
-        Words::List(list) => list,
-        Words::Text(text) => {
-            text.split([' ', ',']).filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect()
-        }
-    })
-}
-
 fn address_unless_empty<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<SocketAddr>, D::Error> {
@@ -162,15 +143,6 @@ mod tests {
     }
 
     #[test]
-    fn backends_may_be_given_in_one_text() {
-        let list = "http://a:1, http://b:2#weight=3 http://c:3";
-        let config = load(&[("gateway.upstream.backends", list)]).unwrap();
-        let expected = ["http://a:1", "http://b:2#weight=3", "http://c:3"];
-        assert_eq!(config.gateway.upstream.backends, expected);
-        assert!(load(&[]).unwrap().gateway.upstream.backends.is_empty());
-    }
-
-    #[test]
     fn there_is_no_admin_address_without_a_token() {
         let address = ("gateway.admin.address", "127.0.0.1:9000");
         for settings in [
@@ -189,6 +161,7 @@ mod tests {
     #[test]
     fn bad_values_are_refused_by_name() {
         for (key, value) in [
+            ("gateway.backends", "http://a,http://A:80#weight=2"),
             ("gateway.upstream.strategy", "random"),
             ("gateway.upstream.health.path", "health"),
             ("gateway.upstream.health.rise", "0"),

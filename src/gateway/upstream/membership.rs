@@ -7,15 +7,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config;
+use crate::config::{self, BackendUrl, MAX_BACKENDS};
 
 use super::backend::{Backend, BackendId};
 use super::health::Health;
-use super::origin::Origin;
 use super::table::{Entry, Job, Source, SourceId, Table};
-
-/// Backends in the table, draining ones included, at most.
-pub const MAX_BACKENDS: usize = 256;
 
 /// How a source comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +46,7 @@ impl Table {
     /// Adds what `origin` leads to. A host name stays even if it leads nowhere now.
     pub fn add(
         &mut self,
-        origin: Origin,
+        origin: BackendUrl,
         addresses: &[SocketAddr],
         arrival: Arrival,
         now: Instant,
@@ -108,9 +104,9 @@ impl Table {
     pub fn reconfigure(
         &mut self,
         options: Arc<config::Upstream>,
-        origins: &[Origin],
+        origins: &[BackendUrl],
         now: Instant,
-    ) -> Vec<Origin> {
+    ) -> Vec<BackendUrl> {
         self.options = options;
         self.tick(now);
         let named = |source: &Source| {
@@ -121,7 +117,7 @@ impl Table {
             match named(source) {
                 Some(origin) => {
                     let entries = self.entries.iter_mut().filter(|it| it.source == source.id);
-                    entries.for_each(|entry| entry.weight = origin.weight());
+                    entries.for_each(|entry| entry.weight = origin.weight);
                     (source.origin, source.configured) = (origin, true);
                 }
                 None if source.configured => unnamed.push(source.origin.name()),
@@ -132,7 +128,7 @@ impl Table {
             // It was here a moment ago, under the same lock.
             let _ = self.drain(&name);
         }
-        let is_new = |origin: &&Origin| {
+        let is_new = |origin: &&BackendUrl| {
             !self.sources.iter().any(|source| source.origin.name() == origin.name())
         };
         origins.iter().filter(is_new).cloned().collect()
@@ -179,7 +175,7 @@ impl Table {
                 continue;
             }
             if self.entries.len() >= MAX_BACKENDS {
-                tracing::warn!(source = %origin, %address, "left out: there are too many backends");
+                tracing::warn!(source = origin.name(), %address, "left out: there are too many backends");
                 break;
             }
             self.join(id, &origin, *address, presumed, now);
@@ -191,7 +187,7 @@ impl Table {
     fn join(
         &mut self,
         source: SourceId,
-        origin: &Origin,
+        origin: &BackendUrl,
         address: SocketAddr,
         presumed: bool,
         now: Instant,
@@ -207,7 +203,7 @@ impl Table {
             backend,
             source,
             origin: origin.name(),
-            weight: origin.weight(),
+            weight: origin.weight,
             health,
             draining: false,
             last_check: None,

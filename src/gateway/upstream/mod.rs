@@ -14,7 +14,6 @@ mod check;
 mod health;
 mod latency;
 mod membership;
-mod origin;
 mod resolve;
 mod retry_budget;
 mod selection;
@@ -32,7 +31,7 @@ use hyper::StatusCode;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::config::{self, InvalidConfig};
+use crate::config::{self, BackendUrl};
 use crate::lifecycle::Lifecycle;
 
 use health::Cause;
@@ -42,8 +41,7 @@ use table::Table;
 
 pub use backend::{Backend, BackendId};
 pub use health::State;
-pub use membership::{AddError, MAX_BACKENDS, UnknownBackend};
-pub use origin::{InvalidOrigin, Origin};
+pub use membership::{AddError, UnknownBackend};
 pub use resolve::{Addresses, Lookup, system_lookup};
 pub use retry_budget::RetryBudget;
 pub use table::{BackendStatus, CheckStatus};
@@ -68,6 +66,7 @@ struct Shared {
 }
 
 /// A backend that a request goes to; counted as under way on it until this is dropped.
+#[derive(Debug)]
 pub struct Picked {
     /// Who it is.
     pub backend: Arc<Backend>,
@@ -87,16 +86,15 @@ pub enum Failure {
 }
 
 impl Upstreams {
-    /// Starts with the configured backends, and with the tasks that watch over them until
+    /// Starts with the configured `backends`, and with the tasks that watch over them until
     /// `lifecycle` ends. Host names are looked up with `lookup`, all at once, before this
-    /// returns; one that leads nowhere yet is a warning. A backend that cannot be one is
-    /// refused.
+    /// returns; one that leads nowhere yet is a warning.
     pub async fn start(
+        backends: &[BackendUrl],
         options: &config::Upstream,
         lookup: Lookup,
         lifecycle: &Lifecycle,
-    ) -> Result<Upstreams, InvalidConfig> {
-        let origins = parse_origins(options)?;
+    ) -> Upstreams {
         let options = Arc::new(options.clone());
         let upstreams = Upstreams(Arc::new(Shared {
             snapshot: ArcSwap::default(),
@@ -107,10 +105,10 @@ impl Upstreams {
             version: watch::Sender::new(0),
             wake: Notify::new(),
         }));
-        upstreams.arrive(origins, true).await;
+        upstreams.arrive(backends.to_vec(), true).await;
         let supervising = supervise::supervise(upstreams.clone(), lifecycle.clone());
         lifecycle.spawn("upstreams", supervising);
-        Ok(upstreams)
+        upstreams
     }
 
     /// A backend for one request, none of those in `tried`; `None` if nobody is left.
@@ -130,6 +128,11 @@ impl Upstreams {
         }
     }
 
+    /// Whether there is a backend that would be picked.
+    pub fn is_ready(&self) -> bool {
+        !self.0.snapshot.load().is_empty()
+    }
+
     /// What every backend is like now.
     pub fn status(&self) -> Vec<BackendStatus> {
         let now = Instant::now();
@@ -143,11 +146,11 @@ impl Upstreams {
 
     /// Adds a backend, or every backend behind a host name. They get requests when they have
     /// passed a check.
-    pub async fn add(&self, origin: Origin) -> Result<(), AddError> {
+    pub async fn add(&self, origin: BackendUrl) -> Result<(), AddError> {
         let addresses = match self.look_up(&origin).await {
             Ok(addresses) => addresses,
             Err(error) => {
-                tracing::warn!(source = %origin, %error, "not added: its name leads nowhere");
+                tracing::warn!(source = origin.name(), %error, "not added: its name leads nowhere");
                 return Err(AddError::Unresolved);
             }
         };
@@ -169,16 +172,14 @@ impl Upstreams {
 
     /// Goes on with changed settings: configured backends that are named no more are
     /// drained, new ones join, and what was added at runtime stays.
-    pub async fn reconfigure(&self, options: &config::Upstream) -> Result<(), InvalidConfig> {
-        let origins = parse_origins(options)?;
+    pub async fn reconfigure(&self, backends: &[BackendUrl], options: &config::Upstream) {
         let options = Arc::new(options.clone());
-        let new = self.change(|table, now| table.reconfigure(options, &origins, now));
+        let new = self.change(|table, now| table.reconfigure(options, backends, now));
         self.arrive(new, false).await;
-        Ok(())
     }
 
     /// Adds configured backends, after looking all of them up at once.
-    async fn arrive(&self, origins: Vec<Origin>, presumed: bool) {
+    async fn arrive(&self, origins: Vec<BackendUrl>, presumed: bool) {
         let mut lookups = tokio::task::JoinSet::new();
         for origin in origins {
             let upstreams = self.clone();
@@ -189,7 +190,7 @@ impl Upstreams {
         found.sort_by_key(|(_, origin)| origin.name());
         for (addresses, origin) in found {
             let addresses = addresses.unwrap_or_else(|error| {
-                tracing::warn!(source = %origin, %error, "cannot look up backends; trying again");
+                tracing::warn!(source = origin.name(), %error, "cannot look up backends; trying again");
                 Vec::new()
             });
             let arrival = Arrival { configured: true, presumed };
@@ -271,20 +272,4 @@ impl Drop for Picked {
             self.upstreams.change(|_, _| ());
         }
     }
-}
-
-fn parse_origins(options: &config::Upstream) -> Result<Vec<Origin>, InvalidConfig> {
-    let key = "gateway.upstream.backends";
-    let mut origins: Vec<Origin> = Vec::new();
-    for text in &options.backends {
-        let origin: Origin = text.parse().map_err(|error| InvalidConfig::new(key, error))?;
-        if origins.iter().any(|other| other.name() == origin.name()) {
-            return Err(InvalidConfig::new(key, format!("{origin} is named twice")));
-        }
-        origins.push(origin);
-    }
-    if origins.len() > MAX_BACKENDS {
-        return Err(InvalidConfig::new(key, format!("there can be at most {MAX_BACKENDS}")));
-    }
-    Ok(origins)
 }

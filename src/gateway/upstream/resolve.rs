@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::config::BackendUrl;
+
 use super::Upstreams;
 use super::check::jittered;
-use super::origin::Origin;
 use super::table::SourceId;
 
 /// The longest that a lookup may take. A resolver that is asked again after its own timeout
@@ -36,7 +37,7 @@ pub fn system_lookup() -> Lookup {
 pub async fn keep_resolving(
     upstreams: Upstreams,
     id: SourceId,
-    origin: Origin,
+    origin: BackendUrl,
     gone: CancellationToken,
 ) {
     let resolving = async {
@@ -46,7 +47,7 @@ pub async fn keep_resolving(
             match upstreams.look_up(&origin).await {
                 Ok(addresses) => upstreams.resolved(id, &addresses),
                 Err(error) => {
-                    tracing::warn!(source = %origin, %error, "cannot look up; keeping what there is");
+                    tracing::warn!(source = origin.name(), %error, "cannot look up; keeping what there is");
                 }
             }
         }
@@ -59,11 +60,11 @@ pub async fn keep_resolving(
 
 impl Upstreams {
     /// Where `origin` leads to: at least one address, or an error.
-    pub(super) async fn look_up(&self, origin: &Origin) -> io::Result<Vec<SocketAddr>> {
+    pub(super) async fn look_up(&self, origin: &BackendUrl) -> io::Result<Vec<SocketAddr>> {
         if let Some(address) = origin.address() {
             return Ok(vec![address]);
         }
-        let looking = (self.0.lookup)(origin.host().to_owned(), origin.port());
+        let looking = (self.0.lookup)(origin.host.clone(), origin.port);
         let found = timeout(LOOKUP_TIMEOUT, looking).await;
         let addresses = one_family(found.map_err(io::Error::other)??);
         if addresses.is_empty() {

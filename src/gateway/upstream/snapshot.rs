@@ -36,6 +36,11 @@ impl Snapshot {
         Snapshot { strategy, candidates: candidates.into(), schedule }
     }
 
+    /// Whether nobody can be picked.
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
     /// The candidate for the request number `turn`, none of those in `tried`. `now` and
     /// `random` are only asked for when the strategy needs them.
     pub fn choose(

@@ -10,11 +10,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
-use crate::config;
+use crate::config::{self, BackendUrl};
 
 use super::backend::{Backend, BackendId};
 use super::health::{Cause, Health, State};
-use super::origin::Origin;
 use super::snapshot::{Candidate, Snapshot};
 
 /// What one backend is like, for the operator.
@@ -61,7 +60,7 @@ pub enum Job {
     /// Ask it again and again whether it is well.
     Check(Arc<Backend>),
     /// Look its addresses up again and again.
-    Resolve(SourceId, Origin, CancellationToken),
+    Resolve(SourceId, BackendUrl, CancellationToken),
 }
 
 /// Names a source for as long as the process runs.
@@ -97,7 +96,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Source {
     pub id: SourceId,
-    pub origin: Origin,
+    pub origin: BackendUrl,
     /// Whether it is in the configuration, and leaves with it.
     pub configured: bool,
     /// Addresses that the operator drained or removed: they stay away until the name has

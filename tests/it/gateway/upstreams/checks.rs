@@ -46,7 +46,7 @@ async fn a_backend_that_never_answers_holds_up_nobody_elses_checks() {
 async fn a_backend_that_does_not_answer_in_time_is_down() {
     let server = Server::start(Manner::Hangs).await;
     let mut options = options(&[server.url()]);
-    options.health.timeout = std::time::Duration::from_millis(5);
+    options.upstream.health.timeout = std::time::Duration::from_millis(5);
     let upstreams = start(&options).await;
     until_state(&upstreams, &server.name(), State::Unhealthy).await;
     let check = upstreams.status().remove(0).last_check.unwrap();

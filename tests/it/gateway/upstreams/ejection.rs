@@ -81,8 +81,8 @@ async fn when_nobody_else_is_left_whoever_was_ejected_is_picked() {
     let (one, other) =
         (Server::start(Manner::Answers(200)).await, Server::start(Manner::Answers(200)).await);
     let mut options = options(&[one.url(), other.url()]);
-    options.ejection.base = Duration::from_secs(3600);
-    options.ejection.max = Duration::from_secs(3600);
+    options.upstream.ejection.base = Duration::from_secs(3600);
+    options.upstream.ejection.max = Duration::from_secs(3600);
     let upstreams = start(&options).await;
     for _ in 0..5 {
         pick(&upstreams, &one.name()).failed(Failure::Broken);
@@ -98,8 +98,8 @@ async fn a_process_that_is_started_again_is_back_as_soon_as_it_passes_its_checks
     let (one, other) =
         (Server::start(Manner::Answers(200)).await, Server::start(Manner::Answers(200)).await);
     let mut options = options(&[one.url(), other.url()]);
-    options.ejection.base = Duration::from_secs(3600);
-    options.ejection.max = Duration::from_secs(3600);
+    options.upstream.ejection.base = Duration::from_secs(3600);
+    options.upstream.ejection.max = Duration::from_secs(3600);
     let upstreams = start(&options).await;
     dies(&upstreams, &one.name());
     // Its server was there all along, and so it passes.
@@ -109,7 +109,7 @@ async fn a_process_that_is_started_again_is_back_as_soon_as_it_passes_its_checks
 #[tokio::test]
 async fn a_backend_that_fails_quickly_is_no_favourite_of_p2c() {
     let mut options = unasked(&[A, B, C]);
-    options.strategy = merch_store::config::Strategy::P2cEwma;
+    options.upstream.strategy = merch_store::config::Strategy::P2cEwma;
     let upstreams = start(&options).await;
     for name in [A, B, C] {
         pick(&upstreams, name).answered(StatusCode::OK, Duration::from_millis(50));
@@ -124,8 +124,8 @@ async fn a_backend_that_fails_quickly_is_no_favourite_of_p2c() {
 #[tokio::test(start_paused = true)]
 async fn an_ejected_backend_returns_with_a_share_that_grows() {
     let mut options = unasked(&[A, B]);
-    options.slow_start = Duration::from_secs(10);
-    options.ejection.base = Duration::from_secs(5);
+    options.upstream.slow_start = Duration::from_secs(10);
+    options.upstream.ejection.base = Duration::from_secs(5);
     let upstreams = start(&options).await;
     dies(&upstreams, A);
     until_state(&upstreams, A, State::SlowStart).await;

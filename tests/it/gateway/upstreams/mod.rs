@@ -24,31 +24,31 @@ pub use server::{Manner, Server};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Settings for backends at `urls`: checks every few milliseconds, everything else as it is.
-pub fn options(urls: &[String]) -> config::Upstream {
-    let mut options = Config::load(None, []).unwrap().gateway.upstream;
-    options.backends = urls.to_vec();
-    options.health.interval = Duration::from_millis(5);
-    options.health.timeout = PATIENCE;
-    options.slow_start = Duration::ZERO;
-    options.dns_interval = Duration::from_millis(5);
+pub fn options(urls: &[String]) -> config::Gateway {
+    let mut options = Config::load(None, []).unwrap().gateway;
+    options.backends = urls.iter().map(|url| url.parse().unwrap()).collect();
+    options.upstream.health.interval = Duration::from_millis(5);
+    options.upstream.health.timeout = PATIENCE;
+    options.upstream.slow_start = Duration::ZERO;
+    options.upstream.dns_interval = Duration::from_millis(5);
     options
 }
 
 /// The same for backends that are not asked, and so need not be there.
-pub fn unasked(names: &[&str]) -> config::Upstream {
+pub fn unasked(names: &[&str]) -> config::Gateway {
     let urls: Vec<String> = names.iter().map(|name| format!("http://{name}")).collect();
     let mut options = options(&urls);
-    options.health.path.clear();
+    options.upstream.health.path.clear();
     options
 }
 
 /// Upstreams that are watched over until the test ends.
-pub async fn start(options: &config::Upstream) -> Upstreams {
+pub async fn start(options: &config::Gateway) -> Upstreams {
     start_with(options, system_lookup()).await
 }
 
-pub async fn start_with(options: &config::Upstream, lookup: Lookup) -> Upstreams {
-    Upstreams::start(options, lookup, &Lifecycle::default()).await.unwrap()
+pub async fn start_with(options: &config::Gateway, lookup: Lookup) -> Upstreams {
+    Upstreams::start(&options.backends, &options.upstream, lookup, &Lifecycle::default()).await
 }
 
 /// A name server whose answer the test changes.

@@ -27,7 +27,7 @@ async fn weights_are_shares_of_the_requests() {
 async fn what_was_tried_is_not_picked_again() {
     for strategy in [Strategy::RoundRobin, Strategy::LeastConnections, Strategy::P2cEwma] {
         let mut options = unasked(&[A, B]);
-        options.strategy = strategy;
+        options.upstream.strategy = strategy;
         let upstreams = start(&options).await;
         for _ in 0..20 {
             let first = upstreams.pick(&[]).unwrap().backend.clone();
@@ -41,7 +41,7 @@ async fn what_was_tried_is_not_picked_again() {
 #[tokio::test]
 async fn a_request_is_under_way_until_its_guard_is_dropped() {
     let mut options = unasked(&[A, B]);
-    options.strategy = Strategy::LeastConnections;
+    options.upstream.strategy = Strategy::LeastConnections;
     let upstreams = start(&options).await;
     let busy = pick(&upstreams, A);
     assert_eq!(busy.backend.in_flight(), 1);
@@ -56,7 +56,7 @@ async fn a_request_is_under_way_until_its_guard_is_dropped() {
 #[tokio::test(start_paused = true)]
 async fn p2c_gives_the_slow_one_less() {
     let mut options = unasked(&[A, B]);
-    options.strategy = Strategy::P2cEwma;
+    options.upstream.strategy = Strategy::P2cEwma;
     let upstreams = start(&options).await;
     pick(&upstreams, A).answered(StatusCode::OK, Duration::from_millis(500));
     pick(&upstreams, B).answered(StatusCode::OK, Duration::from_millis(5));
@@ -73,7 +73,7 @@ async fn without_backends_nobody_is_picked() {
 
 #[tokio::test(start_paused = true)]
 async fn the_retry_budget_runs_out_and_fills_again() {
-    let options = unasked(&[]).retry_budget;
+    let options = unasked(&[]).upstream.retry_budget;
     assert_eq!((options.percent, options.per_second), (20, 10));
     let budget = RetryBudget::new(options);
     (0..100).for_each(|_| budget.request());
