@@ -1,12 +1,13 @@
 //! What the process says of itself: logs and metrics.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{InvalidConfig, Log, LogFormat};
 
@@ -17,20 +18,47 @@ const SECONDS: [f64; 12] =
 /// Bounds for batch sizes, in commands.
 const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// The filter in force and its text, from the moment that logging starts.
+static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)> = OnceLock::new();
+
 /// Sends logs to standard error from here on, in colour only if that is a terminal.
 pub fn start_logging(log: &Log) -> Result<(), InvalidConfig> {
-    // sqlx logs every notice of the server; its errors reach our own log with more context.
-    let filter = EnvFilter::try_new(format!("sqlx=warn,{}", log.level))
-        .map_err(|error| InvalidConfig::new("log.level", error))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let (filter, handle) = reload::Layer::new(log_filter(&log.level)?);
+    let lines =
+        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let logs = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Pretty => logs.compact().finish().init(),
-        LogFormat::Json => logs.json().flatten_event(true).finish().init(),
+        LogFormat::Pretty => logs.with(lines.compact()).init(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
+    }
+    // `init` panics if logging was started before.
+    let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));
+    Ok(())
+}
+
+/// What is logged: `log.level`, or what it was changed to since. Empty before logging starts.
+pub fn log_level() -> String {
+    let level =
+        LOG_FILTER.get().map(|(_, level)| level.lock().unwrap_or_else(PoisonError::into_inner));
+    level.map(|level| level.clone()).unwrap_or_default()
+}
+
+/// Logs at `level` from here on; an error if there is no such level. Nothing happens before
+/// logging starts.
+pub fn set_log_level(level: &str) -> Result<(), InvalidConfig> {
+    let filter = log_filter(level)?;
+    if let Some((handle, current)) = LOG_FILTER.get() {
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.reload(filter).map_err(|error| InvalidConfig::new("log.level", error))?;
+        *current = level.to_owned();
     }
     Ok(())
+}
+
+fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
+    // sqlx logs every notice of the server; its errors reach our own log with more context.
+    EnvFilter::try_new(format!("sqlx=warn,{level}"))
+        .map_err(|error| InvalidConfig::new("log.level", error))
 }
 
 /// The process's metrics, in Prometheus's text format; the first call starts collecting.

@@ -8,13 +8,17 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 
-use crate::config::{BackendUrl, Config};
+use crate::config::{BackendUrl, Config, InvalidConfig};
 use crate::gateway::Gateway;
+use crate::gateway::admin::{self, Admin, Reload, Token};
 use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::telemetry;
 
+use super::reload;
 use super::serve::{keep_metrics, raise_file_limit};
 
 /// Flags of `gateway`.
@@ -41,26 +45,36 @@ pub struct Server {
     address: SocketAddr,
     scheme: &'static str,
     backends: Vec<BackendUrl>,
+    admin: Option<SocketAddr>,
+    upstreams: Upstreams,
+    reloads: Option<mpsc::Receiver<Reload>>,
     lifecycle: Lifecycle,
     deadline: Duration,
 }
 
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
 pub async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
-    let address = args.address.map(|address| ("gateway.address", address.to_string()));
-    let backends =
-        (!args.backends.is_empty()).then(|| ("gateway.backends", args.backends.join(",")));
-    let config = Config::load(args.config.as_deref(), address.into_iter().chain(backends))?;
+    let config = args.load()?;
     telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
 
-    let server = Server::start(&config).await?;
+    let mut server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
+    server.reload_with(move || args.load())?;
     super::print(&(server.banner() + "\n"))?;
     Ok(match server.wait().await {
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::Badly => ExitCode::FAILURE,
     })
+}
+
+impl GatewayArgs {
+    fn load(&self) -> Result<Config, InvalidConfig> {
+        let address = self.address.map(|address| ("gateway.address", address.to_string()));
+        let backends =
+            (!self.backends.is_empty()).then(|| ("gateway.backends", self.backends.join(",")));
+        Config::load(self.config.as_deref(), address.into_iter().chain(backends))
+    }
 }
 
 impl Server {
@@ -76,6 +90,15 @@ impl Server {
             .await
             .with_context(|| format!("cannot listen on {} (gateway.address)", settings.address))?;
         let address = listener.local_addr()?;
+        let (reloads_sender, reloads) = mpsc::channel(1);
+        let admin_listener =
+            match settings.admin.address {
+                Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                    format!("cannot listen on {address} (gateway.admin.address)")
+                })?),
+                None => None,
+            };
+        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
 
         let lifecycle = Lifecycle::default();
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
@@ -83,12 +106,23 @@ impl Server {
             Upstreams::start(&settings.backends, &settings.upstream, system_lookup(), &lifecycle)
                 .await;
         let budget = RetryBudget::new(settings.upstream.retry_budget);
-        Gateway::new(settings, &config.shutdown, upstreams, budget, lifecycle.clone())?
+        Gateway::new(settings, &config.shutdown, upstreams.clone(), budget, lifecycle.clone())?
             .start(listener);
+        if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
+            let admin = Admin {
+                upstreams: upstreams.clone(),
+                token: Token::new(token),
+                reloads: reloads_sender,
+            };
+            lifecycle.spawn("admin", admin::serve(listener, admin, lifecycle.clone()));
+        }
         Ok(Server {
             address,
             scheme: if settings.tls_certificate.is_some() { "https" } else { "http" },
             backends: settings.backends.clone(),
+            admin,
+            upstreams,
+            reloads: Some(reloads),
             lifecycle,
             deadline: config.shutdown.grace + config.shutdown.deadline,
         })
@@ -97,6 +131,30 @@ impl Server {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin API listens, if it does.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Reads the settings again with `load` at each SIGHUP, and when the admin API is asked
+    /// to; can be called once.
+    pub fn reload_with(
+        &mut self,
+        load: impl Fn() -> Result<Config, InvalidConfig> + Send + 'static,
+    ) -> std::io::Result<()> {
+        if let Some(reloads) = self.reloads.take() {
+            let reloading = reload::keep_reloading(
+                signal(SignalKind::hangup())?,
+                reloads,
+                load,
+                self.upstreams.clone(),
+                self.lifecycle.clone(),
+            );
+            self.lifecycle.spawn("reload", reloading);
+        }
+        Ok(())
     }
 
     /// The handle by which it is asked to end.
@@ -114,8 +172,11 @@ impl Server {
     /// What somebody who has just started it wants to know.
     fn banner(&self) -> String {
         let backends: Vec<String> = self.backends.iter().map(BackendUrl::to_string).collect();
+        let admin = self.admin.map_or_else(String::new, |address| {
+            format!("\n  admin     {}/docs", super::url("http", address))
+        });
         format!(
-            "merch-store {}\n  gateway   {}\n  backends  {}",
+            "merch-store {}\n  gateway   {}\n  backends  {}{admin}",
             env!("CARGO_PKG_VERSION"),
             super::url(self.scheme, self.address),
             backends.join(", ")

@@ -6,6 +6,8 @@ mod echo;
 pub mod gateway;
 mod migrate;
 mod openapi;
+mod postman;
+mod reload;
 mod seed;
 pub mod serve;
 
@@ -57,7 +59,7 @@ enum Command {
     Seed(seed::SeedArgs),
     /// Prove that no coin was lost or minted.
     Audit(audit::AuditArgs),
-    /// Print the API as an OpenAPI 3.1 document.
+    /// Print an API as an OpenAPI 3.1 document, or as a Postman collection.
     Openapi(openapi::OpenapiArgs),
 }
 

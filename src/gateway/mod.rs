@@ -10,7 +10,10 @@
 //! - `client`: the connections to one backend, with `lanes` to each.
 //! - `body`: both bodies on their way; `upgrade`: what comes of a 101.
 //! - `observe`: what is written down.
+//!
+//! [`admin`] is the operator's way in, on an address of its own.
 
+pub mod admin;
 mod answer;
 mod body;
 mod client;

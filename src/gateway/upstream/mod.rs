@@ -7,7 +7,7 @@
 //! ask: health checks ([`check`]) and name lookups ([`resolve`]), one each, so that none of
 //! them can hold up another.
 //!
-//! `docs/decisions/0011-ejection.md` says when a backend is sent away and how it returns.
+//! `docs/decisions/0014-ejection.md` says when a backend is sent away and how it returns.
 
 mod backend;
 mod check;

@@ -1,3 +1,4 @@
 //! The gateway, with real servers behind it.
 
+mod admin;
 mod upstreams;
