@@ -13,6 +13,7 @@ mod docs;
 mod engine;
 mod errors;
 mod faults;
+mod gateway;
 mod growth;
 mod hang_ups;
 mod health;

@@ -1,0 +1,11 @@
+//! The gateway between raw clients and raw backends.
+
+mod bodies;
+mod connections;
+mod failures;
+mod heads;
+mod program;
+mod retries;
+mod smuggling;
+mod tls;
+mod upgrade;
