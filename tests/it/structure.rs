@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Who may import whom, and what for. What is not here is not allowed.
-const IMPORTS: [(&str, &str, &str); 28] = [
+const IMPORTS: [(&str, &str, &str); 31] = [
     ("main", "cli", "the program is its command line"),
     ("storage", "shop", "rows become the law's types and back"),
     ("engine", "shop", "the writer applies the law"),
@@ -16,6 +16,9 @@ const IMPORTS: [(&str, &str, &str); 28] = [
     ("http", "auth", "guarded routes ask who it is"),
     ("http", "lifecycle", "readiness and keep-alive end before the process does"),
     ("http", "telemetry", "/metrics shows what was recorded"),
+    ("http", "accept", "connections are let in under its limits"),
+    ("gateway", "accept", "the same"),
+    ("accept", "lifecycle", "it lets nobody in after the end"),
     ("gateway", "config", "its limits are settings"),
     ("gateway", "lifecycle", "it shuts down like any server"),
     ("gateway", "telemetry", "it is observed like any server"),

@@ -181,14 +181,14 @@ impl Upstreams {
     /// Adds configured backends, after looking all of them up at once.
     async fn arrive(&self, origins: Vec<BackendUrl>, presumed: bool) {
         let mut lookups = tokio::task::JoinSet::new();
-        for origin in origins {
+        for (at, origin) in origins.into_iter().enumerate() {
             let upstreams = self.clone();
-            lookups.spawn(async move { (upstreams.look_up(&origin).await, origin) });
+            lookups.spawn(async move { (at, upstreams.look_up(&origin).await, origin) });
         }
         let mut found = lookups.join_all().await;
-        // In the order of their names and not of the answers.
-        found.sort_by_key(|(_, origin)| origin.name());
-        for (addresses, origin) in found {
+        // In the order in which they were written, not that of the answers.
+        found.sort_by_key(|(at, ..)| *at);
+        for (_, addresses, origin) in found {
             let addresses = addresses.unwrap_or_else(|error| {
                 tracing::warn!(source = origin.name(), %error, "cannot look up backends; trying again");
                 Vec::new()

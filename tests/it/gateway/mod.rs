@@ -1,4 +1,13 @@
-//! The gateway, with real servers behind it.
+//! The gateway between raw clients and raw backends.
 
 mod admin;
+mod bodies;
+mod connections;
+mod failures;
+mod heads;
+mod program;
+mod retries;
+mod smuggling;
+mod tls;
+mod upgrade;
 mod upstreams;

@@ -1,7 +1,9 @@
 //! What tests are written with.
 
+pub mod backend;
 pub mod browser;
 pub mod database;
+pub mod gateway;
 pub mod person;
 pub mod process;
 pub mod proxy;
@@ -10,7 +12,9 @@ pub mod shop;
 
 use std::time::{Duration, Instant};
 
+pub use backend::{Act, Backend};
 pub use database::TestDatabase;
+pub use gateway::TestGateway;
 pub use person::{Person, Reply};
 pub use process::Process;
 pub use shop::TestShop;

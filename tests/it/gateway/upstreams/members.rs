@@ -93,6 +93,16 @@ async fn a_backend_that_joins_gets_requests_when_it_has_passed_a_check() {
 }
 
 #[tokio::test]
+async fn backends_keep_the_order_in_which_they_were_written() {
+    let written = ["127.0.0.1:9", "127.0.0.1:10", "127.0.0.1:8"];
+    let upstreams = start(&unasked(&written)).await;
+    assert_eq!(names(&upstreams), written);
+    for name in written {
+        assert_eq!(upstreams.pick(&[]).unwrap().backend.name(), name);
+    }
+}
+
+#[tokio::test]
 async fn there_is_a_limit_and_nobody_is_added_twice() {
     let upstreams = start(&unasked(&[A])).await;
     assert!(matches!(adds(&upstreams, &format!("http://{A}")).await, Err(AddError::Exists)));
