@@ -123,8 +123,8 @@ fn example(document: &Value, schema: &Value, depth: usize) -> Value {
         return example(document, inner, depth + 1);
     }
     for key in ["oneOf", "anyOf", "allOf"] {
-        let alternatives = schema[key].as_array().into_iter().flatten();
-        if let Some(one) = alternatives.filter(|one| one["type"] != "null").next_back() {
+        let mut alternatives = schema[key].as_array().into_iter().flatten();
+        if let Some(one) = alternatives.rfind(|one| one["type"] != "null") {
             return example(document, one, depth + 1);
         }
     }

@@ -1,10 +1,10 @@
 //! Which backend gets a request, and how we know that it is well.
 //!
-//! A request reads a [`snapshot`] without a lock, and [`selection`] picks from it by pure
+//! A request reads a `snapshot` without a lock, and `selection` picks from it by pure
 //! functions. What it then meets goes into the backend's own counters; only failures reach
-//! the [`table`], where [`health`] says what they come to and [`membership`] who is in it at
-//! all. Whatever changes there becomes the next snapshot. [`supervise`] runs the tasks that
-//! ask: health checks ([`check`]) and name lookups ([`resolve`]), one each, so that none of
+//! the `table`, where `health` says what they come to and `membership` who is in it at
+//! all. Whatever changes there becomes the next snapshot. `supervise` runs the tasks that
+//! ask: health checks (`check`) and name lookups (`resolve`), one each, so that none of
 //! them can hold up another.
 //!
 //! `docs/decisions/0014-ejection.md` says when a backend is sent away and how it returns.

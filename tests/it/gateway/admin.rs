@@ -1,7 +1,9 @@
 //! The admin API, asked over its own address.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
+use merch_store::cli::gateway::Server;
 use merch_store::config::Config;
 use merch_store::gateway::admin::{self, Admin, Reload, Token};
 use merch_store::gateway::upstream::Upstreams;
@@ -184,6 +186,42 @@ async fn a_reload_is_answered_when_the_settings_are_in_force() {
 
     desk.reloads.close();
     assert_eq!(desk.asks("POST", "/reload", Value::Null).await.0, 503);
+}
+
+#[tokio::test]
+async fn a_gateway_goes_on_with_the_settings_that_it_is_told_to_read_again() {
+    let settings = |backends: &str| {
+        let settings = [
+            ("gateway.address", "127.0.0.1:0"),
+            ("gateway.backends", backends),
+            ("gateway.upstream.health.path", ""),
+            ("gateway.admin.address", "127.0.0.1:0"),
+            ("gateway.admin.token", TOKEN),
+        ];
+        Config::load(None, settings.map(|(key, value)| (key, value.to_owned())))
+    };
+    let written = Arc::new(Mutex::new("http://127.0.0.1:1".to_owned()));
+    let first = settings(&written.lock().unwrap()).unwrap();
+    let mut server = Server::start(&first).await.unwrap();
+    let read = written.clone();
+    server.reload_with(move || settings(&read.lock().unwrap())).unwrap();
+    let asks = async |method: &str, path: &str| {
+        let url = format!("http://{}{path}", server.admin_address().unwrap());
+        told(Client::new().request(method.parse().unwrap(), url).bearer_auth(TOKEN)).await
+    };
+    let names = async || {
+        let (_, body) = asks("GET", "/backends").await;
+        let backends = body["backends"].as_array().unwrap().iter();
+        backends.map(|it| it["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, [A]);
+    *written.lock().unwrap() = "http://127.0.0.1:2".into();
+    assert_eq!(asks("POST", "/reload").await.0, 204);
+    assert_eq!(names().await, [B]);
+    *written.lock().unwrap() = "nonsense".into();
+    let (status, body) = asks("POST", "/reload").await;
+    assert_eq!((status, &body["code"]), (400, &json!("invalid_config")), "{body}");
+    assert_eq!(names().await, [B]);
 }
 
 #[tokio::test]
