@@ -24,6 +24,8 @@ pub mod engine;
 
 pub mod auth;
 
+pub mod limits;
+
 pub mod http;
 
 pub mod cli;

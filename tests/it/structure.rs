@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Who may import whom, and what for. What is not here is not allowed.
-const IMPORTS: [(&str, &str, &str); 28] = [
+const IMPORTS: [(&str, &str, &str); 31] = [
     ("main", "cli", "the program is its command line"),
     ("storage", "shop", "rows become the law's types and back"),
     ("engine", "shop", "the writer applies the law"),
@@ -16,6 +16,8 @@ const IMPORTS: [(&str, &str, &str); 28] = [
     ("http", "auth", "guarded routes ask who it is"),
     ("http", "lifecycle", "readiness and keep-alive end before the process does"),
     ("http", "telemetry", "/metrics shows what was recorded"),
+    ("limits", "storage", "limits of clients' own may live in the database"),
+    ("gateway", "limits", "it holds clients to their limits"),
     ("gateway", "config", "its limits are settings"),
     ("gateway", "lifecycle", "it shuts down like any server"),
     ("gateway", "telemetry", "it is observed like any server"),
@@ -28,6 +30,7 @@ const IMPORTS: [(&str, &str, &str); 28] = [
     ("cli", "auth", "the same"),
     ("cli", "http", "the same"),
     ("cli", "gateway", "the same"),
+    ("cli", "limits", "the same"),
     ("cli", "config", "the same"),
     ("cli", "lifecycle", "the same"),
     ("cli", "telemetry", "the same"),
