@@ -59,5 +59,9 @@ fn describe() {
     describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
+    describe_counter!("merch_limits_decisions_total", "Requests that met a limit, by result");
+    describe_counter!("merch_limits_overflow_total", "Decisions by the bucket of the overflow");
+    describe_gauge!("merch_limits_keys", "Buckets held of clients without a limit of their own");
+    describe_gauge!("merch_limits_mode", "Whose buckets count now: shared or local");
     describe_gauge!("merch_hashing_queue_depth", "Logins hashing or waiting to");
 }

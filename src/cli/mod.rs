@@ -2,6 +2,7 @@
 
 mod audit;
 mod database;
+pub mod limits;
 mod migrate;
 mod openapi;
 mod seed;

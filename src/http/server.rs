@@ -1,11 +1,14 @@
 //! The accept loop. It is ours because limits on slow clients belong here: a head that
 //! does not arrive, an answer that is not read, more connections than there is room for.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
+
+use super::limits::Peer;
 
 /// How long a connection that was made while we were closing may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -35,6 +40,8 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
+    /// Whether requests are told where they come from, as a [`Peer`].
+    pub tell_peer: bool,
 }
 
 /// Serves `router` on `listener` until `lifecycle` ends: then still for the grace period,
@@ -53,9 +60,10 @@ pub async fn serve(
     let connections = TaskTracker::new();
     let closing = CancellationToken::new();
 
-    let admit = |stream: TcpStream, place: OwnedSemaphorePermit| {
+    let admit = |(stream, peer): (TcpStream, SocketAddr), place: OwnedSemaphorePermit| {
         set_up(&stream, options.header_timeout);
-        let serving = connection(http.clone(), stream, router.clone(), closing.clone());
+        let peer = options.tell_peer.then(|| Peer(peer.ip()));
+        let serving = connection(http.clone(), stream, peer, router.clone(), closing.clone());
         connections.spawn(async move {
             serving.await;
             drop(place);
@@ -76,7 +84,7 @@ pub async fn serve(
             () = &mut grace => break,
         };
         match accepted {
-            Ok((stream, _)) => admit(stream, place),
+            Ok(accepted) => admit(accepted, place),
             Err(error) => {
                 // Out of file descriptors, most likely: some will be free in a moment.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -88,7 +96,7 @@ pub async fn serve(
     for _ in 0..KERNEL_QUEUE {
         let Ok(place) = places.clone().try_acquire_owned() else { break };
         match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            Ok(Ok((stream, _))) => admit(stream, place),
+            Ok(Ok(accepted)) => admit(accepted, place),
             _ => break,
         }
     }
@@ -103,6 +111,7 @@ pub async fn serve(
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
+    peer: Option<Peer>,
     router: Router,
     closing: CancellationToken,
 ) {
@@ -111,7 +120,10 @@ async fn connection(
     let heard = Arc::new(SetOnce::new());
     let service = {
         let (router, heard) = (TowerToHyperService::new(router), heard.clone());
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             // All but the first time it is set already.
             let _ = heard.set(());
             router.call(request)

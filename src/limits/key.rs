@@ -66,6 +66,11 @@ pub enum KeyBy {
 }
 
 impl KeyBy {
+    /// By the header of this name; `None` if no header can have it.
+    pub fn header(name: &str) -> Option<KeyBy> {
+        HeaderName::from_bytes(name.as_bytes()).ok().map(KeyBy::Header)
+    }
+
     /// The key of a request with `headers` that comes from `address`. A token that is not
     /// believed, a header that is missing, empty, given twice or too long: the address is
     /// the key, so that inventing them neither escapes a limit nor drains another's bucket.

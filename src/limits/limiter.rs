@@ -8,16 +8,19 @@ use tokio::time::Instant;
 
 use super::bucket::{Bucket, Decision, Limit};
 use super::key::{ClientId, ClientKey};
+use super::link::{self, Link};
+use super::shared;
 use super::table::Table;
 
 /// What a limiter starts with.
-#[derive(Clone, Copy, Debug)]
 pub struct LimiterOptions {
     /// The limit of clients without one of their own; `None`: they have none.
     pub default: Option<Limit>,
     /// Clients without a limit of their own whose buckets are held at once, about; the rest
     /// share one.
     pub most_keys: usize,
+    /// Where buckets are shared with other gateways; `None`, and while it is away: nowhere.
+    pub shared: Option<Link>,
 }
 
 /// Decides who may pass. Clones are handles to the same limiter.
@@ -26,6 +29,7 @@ pub struct Limiter(Arc<Inner>);
 
 struct Inner {
     rules: RwLock<Rules>,
+    shared: Option<Link>,
     table: Table,
     started: Instant,
     metrics: Metrics,
@@ -55,9 +59,13 @@ impl Limiter {
     /// A limiter whose buckets are all full. Metrics are those of the recorder that is
     /// installed by now.
     pub fn new(options: LimiterOptions) -> Limiter {
+        if options.shared.is_none() {
+            link::show(false);
+        }
         let decisions = |result| counter!("merch_limits_decisions_total", "result" => result);
         Limiter(Arc::new(Inner {
             rules: RwLock::new(Rules { default: options.default, own: HashMap::new() }),
+            shared: options.shared,
             table: Table::new(options.most_keys),
             started: Instant::now(),
             metrics: Metrics {
@@ -72,7 +80,10 @@ impl Limiter {
     /// Takes a token from the client's bucket, if there is one; `None` where no limit applies
     /// to the client.
     pub async fn check(&self, client: &ClientKey) -> Option<Decision> {
-        let decision = self.check_here(client)?;
+        let decision = match self.check_shared(client).await {
+            Some(decision) => decision,
+            None => self.check_here(client)?,
+        };
         let metrics = &self.0.metrics;
         if decision.allowed { &metrics.allowed } else { &metrics.refused }.increment(1);
         Some(decision)
@@ -108,6 +119,16 @@ impl Limiter {
     /// Buckets of clients without a limit of their own that are held.
     pub fn keys(&self) -> usize {
         self.0.table.len()
+    }
+
+    /// Decides by the buckets that are shared; `None` where there are none, or no limit.
+    async fn check_shared(&self, client: &ClientKey) -> Option<Decision> {
+        let link = self.0.shared.as_ref()?;
+        let limit = {
+            let rules = self.0.rules.read().unwrap_or_else(PoisonError::into_inner);
+            rules.own.get(client).map_or(rules.default, |own| Some(own.limit))
+        };
+        shared::take(link, client, limit?).await
     }
 
     /// Decides by this process's buckets.
