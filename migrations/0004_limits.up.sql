@@ -12,9 +12,9 @@ CREATE TABLE client_limits (
 );
 
 CREATE TABLE client_limits_version (
-    only    boolean NOT NULL DEFAULT true,
+    single  boolean NOT NULL DEFAULT true,
     version bigint NOT NULL,
-    CONSTRAINT client_limits_version_pkey PRIMARY KEY (only),
-    CONSTRAINT client_limits_version_one_row CHECK (only)
+    CONSTRAINT client_limits_version_pkey PRIMARY KEY (single),
+    CONSTRAINT client_limits_version_one_row CHECK (single)
 ) WITH (fillfactor = 50);
 INSERT INTO client_limits_version (version) VALUES (0);

@@ -19,6 +19,7 @@ mod health;
 mod history;
 mod idempotency;
 mod info;
+mod limits;
 mod merch;
 mod metrics;
 mod migrations;

@@ -6,6 +6,7 @@ pub mod person;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
 pub mod shop;
 
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use database::TestDatabase;
 pub use person::{Person, Reply};
 pub use process::Process;
+pub use redis::TestRedis;
 pub use shop::TestShop;
 
 /// The longest that anything which must come true may take to.
