@@ -83,7 +83,7 @@ fn start(
         shared: link.clone(),
     });
     let store = match (database, link) {
-        (Some(database), _) => Store::Postgres(database),
+        (Some(database), _) => Store::Postgres(database.into()),
         (None, Some(link)) => Store::Redis(link),
         (None, None) => Store::File(LimitsFile::new(config.data_dir.clone())),
     };
@@ -113,7 +113,7 @@ fn key_by(config: &Config, secret: Option<&SecretString>) -> Result<KeyBy, Inval
             let missing = "needed to verify the tokens of limits.key = \"jwt_subject\"";
             let secret = secret.ok_or_else(|| InvalidConfig::new("auth.jwt_secret", missing))?;
             let previous = config.auth.jwt_previous_secret.as_ref();
-            Ok(KeyBy::Subject(Subjects::new(secret, previous)))
+            Ok(KeyBy::Subject(Subjects::new(secret, previous).into()))
         }
     }
 }

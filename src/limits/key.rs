@@ -60,7 +60,7 @@ pub enum KeyBy {
     /// The address that a request comes from.
     Address,
     /// The subject of a token in `Authorization` that [`Subjects`] believes, else the address.
-    Subject(Subjects),
+    Subject(Box<Subjects>),
     /// The value of a header, else the address. Only as good as whoever sets the header.
     Header(HeaderName),
 }

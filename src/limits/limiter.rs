@@ -164,3 +164,60 @@ impl Inner {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    fn clients(number: u32) -> ClientKey {
+        ClientKey::address(std::net::Ipv4Addr::from_bits(number).into())
+    }
+
+    #[test]
+    fn metrics_tell_what_was_decided_by_whose_buckets_and_how_many_there_are() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let default = Limit::new(2, 1).ok();
+            let limiter = Limiter::new(LimiterOptions { default, most_keys: 1, shared: None });
+            let check = |number| limiter.check(&clients(number)).now_or_never().unwrap().unwrap();
+            // Room for one in each of 64 shards, so that most of a thousand share one bucket.
+            let allowed = (0..1000).filter(|number| check(*number).allowed).count();
+            limiter.sweep(0);
+            let text = recorder.handle().render();
+            let held = limiter.keys();
+            assert_eq!(allowed, held + 2);
+            for line in [
+                format!("merch_limits_decisions_total{{result=\"allowed\"}} {allowed}"),
+                format!("merch_limits_decisions_total{{result=\"refused\"}} {}", 1000 - allowed),
+                format!("merch_limits_overflow_total {}", 1000 - held),
+                format!("merch_limits_keys {held}"),
+                "merch_limits_mode{mode=\"local\"} 1".to_owned(),
+                "merch_limits_mode{mode=\"shared\"} 0".to_owned(),
+            ] {
+                assert!(text.contains(&line), "{line} in {text}");
+            }
+            link::show(true);
+            assert!(recorder.handle().render().contains("merch_limits_mode{mode=\"shared\"} 1"));
+        });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_new_default_is_in_force_at_once_and_forgives_nothing() {
+        let limit = |capacity| Limit::new(capacity, 1).ok();
+        let options = LimiterOptions { default: limit(5), most_keys: 100, shared: None };
+        let limiter = Limiter::new(options);
+        let remaining = async || limiter.check(&clients(1)).await.map(|it| it.remaining);
+        assert_eq!(remaining().await, Some(4));
+        limiter.set_default(limit(3));
+        assert_eq!(remaining().await, Some(1));
+        limiter.set_default(None);
+        assert_eq!(remaining().await, None);
+        limiter.set_default(limit(3));
+        assert_eq!(remaining().await, Some(2));
+        tokio::time::advance(std::time::Duration::from_secs(1)).await;
+        assert_eq!(remaining().await, Some(2));
+    }
+}

@@ -4,10 +4,10 @@
 //! that comes new looks at a few others' buckets, and a shard at a time is looked through
 //! when nobody comes. Where there is no room left, those who come new share one bucket.
 
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use indexmap::IndexMap;
+use hashbrown::HashTable;
 
 use super::bucket::{Bucket, Decision, Limit};
 use super::key::ClientKey;
@@ -15,12 +15,12 @@ use super::key::ClientKey;
 /// Enough that threads seldom meet in one.
 const SHARDS: usize = 64;
 
-/// Buckets that are looked at for each new one: more than one, so that the full ones of the
-/// past become fewer, however many come.
-const LOOKED_AT: usize = 4;
+/// Places that are looked at for each new bucket, of which about half are taken: enough that
+/// the full ones of the past become fewer, however many come.
+const LOOKED_AT: usize = 8;
 
-/// Buckets that are looked at before a client is told that there is no room.
-const LOOKED_AT_WITHOUT_ROOM: usize = 16;
+/// Places that are looked at before a client is told that there is no room.
+const LOOKED_AT_WITHOUT_ROOM: usize = 32;
 
 /// A bounded map of buckets that many threads take from.
 pub struct Table {
@@ -35,12 +35,17 @@ pub struct Table {
 /// processes.
 #[derive(Default)]
 struct Shard {
-    buckets: IndexMap<u64, Bucket, BuildHasherDefault<Digested>>,
-    /// Where to look next for a full bucket.
+    buckets: HashTable<Entry>,
+    /// The place to look at next for a full bucket.
     cursor: usize,
     /// The latest time that a bucket was judged by. An earlier one, as another thread may
     /// have read it, must not be gained twice.
     latest: u64,
+}
+
+struct Entry {
+    digest: u64,
+    bucket: Bucket,
 }
 
 /// What became of a request for a token.
@@ -78,10 +83,9 @@ impl Table {
     pub fn sweep(&self, number: usize, limit: Limit, now: u64) {
         let mut shard = lock(&self.shards[number % self.shards.len()]);
         let now = shard.no_earlier_than_before(now);
-        shard.buckets.retain(|_, bucket| !bucket.is_full(limit, now));
-        shard.cursor = 0;
+        shard.buckets.retain(|entry| !entry.bucket.is_full(limit, now));
         if shard.buckets.len() < shard.buckets.capacity() / 4 {
-            shard.buckets.shrink_to_fit();
+            shard.buckets.shrink_to_fit(|entry| entry.digest);
         }
     }
 
@@ -93,7 +97,7 @@ impl Table {
     /// Forgets every bucket.
     pub fn clear(&self) {
         for shard in &self.shards {
-            lock(shard).buckets = IndexMap::default();
+            lock(shard).buckets = HashTable::new();
         }
     }
 }
@@ -102,8 +106,8 @@ impl Shard {
     /// Takes from the bucket of `digest`; `None` where it has none and there is no room.
     fn bucket(&mut self, digest: u64, most: usize, limit: Limit, now: u64) -> Option<Decision> {
         let now = self.no_earlier_than_before(now);
-        if let Some(bucket) = self.buckets.get_mut(&digest) {
-            return Some(bucket.take(limit, now));
+        if let Some(entry) = self.buckets.find_mut(digest, |entry| entry.digest == digest) {
+            return Some(entry.bucket.take(limit, now));
         }
         self.drop_full(LOOKED_AT, limit, now);
         if self.buckets.len() >= most {
@@ -112,22 +116,23 @@ impl Shard {
         if self.buckets.len() >= most {
             return None;
         }
-        Some(self.buckets.entry(digest).or_default().take(limit, now))
+        let mut bucket = Bucket::default();
+        let decision = bucket.take(limit, now);
+        self.buckets.insert_unique(digest, Entry { digest, bucket }, |entry| entry.digest);
+        Some(decision)
     }
 
-    /// Looks at the next `number` buckets and drops those that are full.
+    /// Looks at the next `number` places and drops the buckets there that are full.
     fn drop_full(&mut self, number: usize, limit: Limit, now: u64) {
         for _ in 0..number {
-            if self.cursor >= self.buckets.len() {
+            self.cursor += 1;
+            if self.cursor >= self.buckets.num_buckets() {
                 self.cursor = 0;
             }
-            match self.buckets.get_index(self.cursor) {
-                // The last one takes its place, and is looked at next.
-                Some((_, bucket)) if bucket.is_full(limit, now) => {
-                    self.buckets.swap_remove_index(self.cursor);
-                }
-                Some(_) => self.cursor += 1,
-                None => return,
+            if let Ok(place) = self.buckets.get_bucket_entry(self.cursor)
+                && place.get().bucket.is_full(limit, now)
+            {
+                place.remove();
             }
         }
     }
@@ -141,24 +146,6 @@ impl Shard {
 /// A thread that panicked left whole numbers behind, whatever they are.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// For keys that are digests already.
-#[derive(Default)]
-struct Digested(u64);
-
-impl Hasher for Digested {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("digests are whole numbers");
-    }
-
-    fn write_u64(&mut self, digest: u64) {
-        self.0 = digest;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

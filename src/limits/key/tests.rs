@@ -24,7 +24,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn by_subject() -> KeyBy {
-    KeyBy::Subject(Subjects::new(&SECRET.into(), Some(&PREVIOUS.into())))
+    KeyBy::Subject(Box::new(Subjects::new(&SECRET.into(), Some(&PREVIOUS.into()))))
 }
 
 fn token(algorithm: Algorithm, secret: &str, claims: serde_json::Value) -> String {

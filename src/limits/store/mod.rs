@@ -15,7 +15,7 @@ pub use file::LimitsFile;
 /// The one place where they are kept; all gateways that share it share them.
 pub enum Store {
     /// In the table `client_limits`.
-    Postgres(Database),
+    Postgres(Box<Database>),
     /// In a hash; kept for as long as the server keeps its data.
     Redis(Link),
     /// In a file, for the gateways on one machine.

@@ -74,25 +74,30 @@ fn a_sweep_drops_what_is_full_and_nothing_else() {
 
 #[test]
 fn a_million_clients_stay_within_their_memory() {
-    let (table, limit) = (Table::new(500_000), limit(200, 1));
+    let (table, limit) = (Table::new(450_000), limit(200, 1));
     let mut overflowed = 0;
     for number in 0..1_000_000 {
         overflowed += usize::from(table.take(&client(number), limit, 0).overflowed);
     }
     assert_eq!(table.len() + overflowed, 1_000_000);
-    assert!((490_000..=500_032).contains(&table.len()), "{}", table.len());
-    let bytes: usize = table
-        .shards
-        .iter()
-        .map(|shard| {
-            let buckets = &lock(shard).buckets;
-            // An entry is the digest twice and its bucket. The index, a power of two, is at
-            // most as large as twice what it takes, at 9 bytes a place.
-            let entry = 2 * size_of::<u64>() + size_of::<Bucket>();
-            buckets.capacity() * entry + (buckets.capacity() * 8 / 7).next_power_of_two() * 9
-        })
-        .sum();
-    assert!(bytes < 64 << 20, "{bytes} bytes");
+    assert!((445_000..=450_048).contains(&table.len()), "{}", table.len());
+    let bytes = |table: &Table| -> usize {
+        table.shards.iter().map(|shard| lock(shard).buckets.allocation_size()).sum()
+    };
+    assert!(bytes(&table) < 32 << 20, "{} bytes", bytes(&table));
+
+    // Nor do they after they were forgotten and came again, again and again.
+    for round in 1..4 {
+        for number in 0..500_000 {
+            let client = client(round * 1_000_000 + number);
+            table.take(&client, limit, u64::from(round) * TOKEN);
+        }
+    }
+    assert!(bytes(&table) < 32 << 20, "{} bytes", bytes(&table));
+    for number in 0..SHARDS {
+        table.sweep(number, limit, 100 * TOKEN);
+    }
+    assert_eq!((table.len(), bytes(&table)), (0, 0), "what is not needed is given back");
 }
 
 proptest! {

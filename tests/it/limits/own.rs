@@ -41,7 +41,7 @@ impl Home {
     /// A gateway's handle, as after a start.
     async fn open(&self) -> (OwnLimits, Limiter) {
         let store = match self {
-            Home::Postgres(database) => Store::Postgres(Database::new(database.options())),
+            Home::Postgres(database) => Store::Postgres(Database::new(database.options()).into()),
             Home::Redis(redis) => Store::Redis(redis.link(PATIENT).await),
             Home::File(folder) => file(folder.path()),
         };
