@@ -15,6 +15,7 @@ use crate::gateway::upstream::{RetryBudget, Upstreams};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::telemetry;
 
+use super::limits;
 use super::serve::{keep_metrics, raise_file_limit};
 
 /// Flags of `gateway`.
@@ -80,8 +81,10 @@ impl Server {
 
         let lifecycle = Lifecycle::default();
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
+        let limits = limits::of_gateway(config, &lifecycle)?;
         let budget = RetryBudget::default();
-        Gateway::new(settings, &config.shutdown, upstreams, budget, lifecycle.clone())?
+        let shutdown = &config.shutdown;
+        Gateway::new(settings, shutdown, limits.gate, upstreams, budget, lifecycle.clone())?
             .start(listener);
         Ok(Server {
             address,

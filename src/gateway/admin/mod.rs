@@ -1,0 +1,3 @@
+//! The gateway's admin API.
+
+pub mod limits;
