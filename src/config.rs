@@ -134,12 +134,29 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[limits]`: a client's bucket of requests at the gateway; `serve` has no use for it.
+/// `[limits]`: how much each client may ask for, at the gateway or of a shop without one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     pub capacity: u32,
     pub rate_per_sec: u32,
+    pub key: LimitsKey,
+    pub header: String,
+    #[serde(deserialize_with = "secret_unless_empty")]
+    pub redis_url: Option<SecretString>,
+    #[serde(rename = "redis_timeout_ms", deserialize_with = "milliseconds")]
+    pub redis_timeout: Duration,
+    pub max_keys: usize,
+    pub serve: bool,
+}
+
+/// What clients are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitsKey {
+    Address,
+    JwtSubject,
+    Header,
 }
 
 /// A setting that cannot be; `Display` names its key and is meant for the operator.
@@ -205,6 +222,9 @@ impl Config {
             ("auth.hash_queue", self.auth.hash_queue, 0..=1_000_000),
             ("engine.queue_capacity", self.engine.queue_capacity.get(), 1..=1_000_000),
             ("engine.max_batch", self.engine.max_batch.get(), 1..=10_000),
+            ("limits.capacity", self.limits.capacity as usize, 1..=1_000_000),
+            ("limits.rate_per_sec", self.limits.rate_per_sec as usize, 0..=1_000_000),
+            ("limits.max_keys", self.limits.max_keys, 1000..=10_000_000),
         ];
         for (key, value, range) in limits {
             within(key, value, range)?;
@@ -312,6 +332,11 @@ mod tests {
             (("MERCH__GATEWAY__TRUSTED_PROXIES", "10.0.0.0/40"), "gateway.trusted_proxies"),
             (("MERCH__GATEWAY__HIDDEN_PATHS", "metrics"), "gateway.hidden_paths"),
             (("MERCH__GATEWAY__TLS_CERTIFICATE", "cert.pem"), "gateway.tls_key"),
+            (("MERCH__LIMITS__CAPACITY", "0"), "limits.capacity"),
+            (("MERCH__LIMITS__RATE_PER_SEC", "1000001"), "limits.rate_per_sec"),
+            (("MERCH__LIMITS__RATE_PER_SEC", "0.5"), "limits.rate_per_sec"),
+            (("MERCH__LIMITS__KEY", "cookie"), "limits.key"),
+            (("MERCH__LIMITS__MAX_KEYS", "1"), "limits.max_keys"),
         ] {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");

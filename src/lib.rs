@@ -6,8 +6,9 @@
 //! - [`storage`]: the only SQL. Reads, and the one door to a transaction.
 //! - [`engine`]: the queue and the writer. The only place where balances change.
 //! - [`auth`]: passwords and tokens.
+//! - [`limits`]: token buckets, who a client is, where limits live.
 //! - [`http`]: the public contract, one file a route.
-//! - [`gateway`]: apart from all of the above: replicas of any HTTP server behind one address.
+//! - [`gateway`]: in front of replicas; it knows nothing of the shop.
 //! - [`cli`]: one file a subcommand; puts the rest together.
 //!
 //! Beside them stand what any service needs: [`accept`], [`config`], [`lifecycle`],
@@ -24,6 +25,8 @@ pub mod storage;
 pub mod engine;
 
 pub mod auth;
+
+pub mod limits;
 
 pub mod http;
 

@@ -1,8 +1,10 @@
 //! One story of how the process ends: softly, then with a deadline, then at once.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -42,6 +44,24 @@ impl Lifecycle {
             });
             task.await;
         });
+    }
+
+    /// The same on a thread of its own, for a task that must not queue up behind others: the
+    /// operating system gives it a processor as soon as there is something to do.
+    pub fn spawn_on_thread(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (finished, finishing) = oneshot::channel::<Infallible>();
+        std::thread::Builder::new().name(name.into()).spawn(move || {
+            // Dropped when the task returns and when it panics.
+            let _finished = finished;
+            runtime.block_on(task);
+        })?;
+        self.spawn(name, async move { drop(finishing.await) });
+        Ok(())
     }
 
     /// Tasks should finish what they have.

@@ -81,12 +81,26 @@ fn describe() {
     describe_counter!("merch_http_requests_total", "Requests answered, by route and status");
     describe_histogram!("merch_http_request_seconds", Unit::Seconds, "Time to answer, by route");
     describe_gauge!("merch_http_connections", "Open connections");
+    describe_counter!("merch_gateway_requests_total", "Requests answered, by backend and status");
+    describe_histogram!(
+        "merch_gateway_request_seconds",
+        Unit::Seconds,
+        "From a request's head to the last byte of its answer, by backend"
+    );
+    describe_gauge!("merch_gateway_in_flight", "Requests under way, by backend");
+    describe_gauge!("merch_gateway_connections", "Open connections of clients");
+    describe_counter!("merch_gateway_retries_total", "Requests tried on another backend");
+    describe_counter!("merch_gateway_misses_total", "Requests not answered, by backend");
     describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
     describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
     describe_histogram!("merch_engine_commit_seconds", Unit::Seconds, "From BEGIN to committed");
     describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
+    describe_counter!("merch_limits_decisions_total", "Requests that met a limit, by result");
+    describe_counter!("merch_limits_overflow_total", "Decisions by the bucket of the overflow");
+    describe_gauge!("merch_limits_keys", "Buckets held of clients without a limit of their own");
+    describe_gauge!("merch_limits_mode", "Whose buckets count now: shared or local");
     describe_gauge!("merch_hashing_queue_depth", "Logins hashing or waiting to");
     describe_gauge!("merch_gateway_backend_state", "1 for the state that a backend is in");
     describe_counter!("merch_gateway_ejections_total", "Backends ejected, by cause");

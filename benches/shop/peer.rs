@@ -46,9 +46,11 @@ const FUNCTIONS: &str = "
 CREATE OR REPLACE FUNCTION peer_transfer(sender bigint, recipient bigint, moved bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE balance SET coins = coins - moved WHERE user_id = sender AND coins >= moved;
+    UPDATE balance SET coins = coins - moved, version = version + 1
+    WHERE user_id = sender AND coins >= moved;
     IF NOT FOUND THEN RAISE EXCEPTION 'not enough coins'; END IF;
-    UPDATE balance SET coins = coins + moved WHERE user_id = recipient;
+    UPDATE balance SET coins = coins + moved, version = version + 1
+    WHERE user_id = recipient;
     INSERT INTO history (from_id, to_id, amount) VALUES (sender, recipient, moved);
 END $$;
 CREATE OR REPLACE FUNCTION peer_purchase(buyer bigint, item smallint)
@@ -56,7 +58,8 @@ RETURNS void LANGUAGE plpgsql AS $$
 DECLARE cost bigint;
 BEGIN
     SELECT price INTO cost FROM merch WHERE id = item;
-    UPDATE balance SET coins = coins - cost WHERE user_id = buyer AND coins >= cost;
+    UPDATE balance SET coins = coins - cost, version = version + 1
+    WHERE user_id = buyer AND coins >= cost;
     IF NOT FOUND THEN RAISE EXCEPTION 'not enough coins'; END IF;
     INSERT INTO inventory (user_id, item_id, quantity) VALUES (buyer, item, 1)
     ON CONFLICT (user_id, item_id) DO UPDATE SET quantity = inventory.quantity + 1;

@@ -40,6 +40,7 @@ pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
         header_timeout: config.http.header_timeout,
         max_connections: config.http.max_connections,
         grace: config.shutdown.grace,
+        tell_peer: false,
     };
     lifecycle.spawn("echo", http::serve(listener, echo::router(), options, lifecycle.clone()));
     lifecycle.end_on_signals()?;

@@ -18,6 +18,7 @@ use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::telemetry;
 
+use super::limits;
 use super::reload;
 use super::serve::{keep_metrics, raise_file_limit};
 
@@ -106,11 +107,22 @@ impl Server {
             Upstreams::start(&settings.backends, &settings.upstream, system_lookup(), &lifecycle)
                 .await;
         let budget = RetryBudget::new(settings.upstream.retry_budget);
-        Gateway::new(settings, &config.shutdown, upstreams.clone(), budget, lifecycle.clone())?
-            .start(listener);
+        let limits = limits::of_gateway(config, &lifecycle)?;
+        let own = limits.own;
+        let shutdown = &config.shutdown;
+        Gateway::new(
+            settings,
+            shutdown,
+            limits.gate,
+            upstreams.clone(),
+            budget,
+            lifecycle.clone(),
+        )?
+        .start(listener);
         if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
             let admin = Admin {
                 upstreams: upstreams.clone(),
+                limits: own,
                 token: Token::new(token),
                 reloads: reloads_sender,
             };

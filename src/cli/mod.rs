@@ -4,6 +4,7 @@ mod audit;
 mod database;
 mod echo;
 pub mod gateway;
+pub mod limits;
 mod migrate;
 mod openapi;
 mod postman;

@@ -24,6 +24,7 @@ use crate::telemetry;
 
 use super::Common;
 use super::database::{OwnDatabase, spinner};
+use super::limits;
 
 /// How long to wait at start for a database that is starting itself.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
@@ -121,10 +122,15 @@ impl Server {
         let database = Database::new(options);
         let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
-        lifecycle.spawn("writer", writing);
+        lifecycle.spawn_on_thread("writer", writing)?;
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
 
+        let gate = match config.limits.serve {
+            true => Some(limits::of_shop(config, &database, &secret, &lifecycle)?.gate),
+            false => None,
+        };
+        let tell_peer = gate.is_some();
         let shop = Shop {
             engine,
             database: database.clone(),
@@ -136,12 +142,14 @@ impl Server {
             body_limit: config.http.body_limit,
             request_timeout: config.http.request_timeout,
             access_log: config.log.access,
+            gate,
         };
         let server = ServerOptions {
             header_limit: config.http.header_limit,
             header_timeout: config.http.header_timeout,
             max_connections: config.http.max_connections,
             grace: config.shutdown.grace,
+            tell_peer,
         };
         let serving = http::serve(listener, http::router(shop), server, lifecycle.clone());
         lifecycle.spawn("http", serving);

@@ -13,7 +13,7 @@ pub enum Refusal {
     /// Clients cannot reach this path.
     NotFound,
     /// The client asks for too much; the limit's headers say when to come back.
-    LimitReached,
+    RateLimited,
     /// The body is longer than `gateway.body_limit`.
     BodyTooLarge,
     /// The body broke off or was not well-formed.
@@ -39,7 +39,7 @@ impl Refusal {
             Refusal::Ambiguous(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::NotFound => StatusCode::NOT_FOUND,
-            Refusal::LimitReached => StatusCode::TOO_MANY_REQUESTS,
+            Refusal::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Refusal::NoBackend | Refusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
@@ -53,7 +53,7 @@ impl Refusal {
             Refusal::Ambiguous(_) | Refusal::BodyBroken => "invalid_request",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::NotFound => "not_found",
-            Refusal::LimitReached => "limit_reached",
+            Refusal::RateLimited => "rate_limited",
             Refusal::BodyTooLarge => "body_too_large",
             Refusal::BodyTimeout => "body_timeout",
             Refusal::NoBackend => "no_backend",
@@ -73,7 +73,7 @@ impl Refusal {
             Refusal::Ambiguous(_) => "the request is not well-formed HTTP/1.1",
             Refusal::MethodNotAllowed => "this method is not passed on",
             Refusal::NotFound => "no such path",
-            Refusal::LimitReached => "too many requests; try again after Retry-After seconds",
+            Refusal::RateLimited => "too many requests; Retry-After says when to try again",
             Refusal::BodyTooLarge => "the body is too large",
             Refusal::BodyBroken => "the body broke off or is not well-formed",
             Refusal::BodyTimeout => "the body did not arrive in time",

@@ -46,7 +46,6 @@ pub struct LinkOptions {
 }
 
 /// What the requests on one connection have in common.
-#[derive(Debug)]
 pub struct Link {
     /// Who passes them on.
     pub proxy: Arc<Proxy>,

@@ -40,6 +40,7 @@ use tokio::net::TcpListener;
 use crate::accept::{AcceptOptions, accept};
 use crate::config;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
 
 use client::ClientOptions;
 use forward::Forwarder;
@@ -61,10 +62,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Puts a gateway to `upstreams` together.
+    /// Puts a gateway to `upstreams` together, for what `gate` lets through.
     pub fn new(
         config: &config::Gateway,
         shutdown: &config::Shutdown,
+        gate: Gate,
         upstreams: Upstreams,
         budget: RetryBudget,
         lifecycle: Lifecycle,
@@ -91,7 +93,7 @@ impl Gateway {
             _ => None,
         };
         Ok(Gateway {
-            proxy: Arc::new(Proxy::new(options, forwarder, lifecycle.clone())),
+            proxy: Arc::new(Proxy::new(options, gate, forwarder, lifecycle.clone())),
             tls,
             accepting: AcceptOptions {
                 max_connections: config.max_connections,

@@ -11,6 +11,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
 use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
 
 use super::answer::Refusal;
 use super::body::{RequestBody, ResponseBody};
@@ -39,9 +40,9 @@ pub struct ProxyOptions {
 }
 
 /// Passes requests on.
-#[derive(Debug)]
 pub struct Proxy {
     options: ProxyOptions,
+    gate: Gate,
     forwarder: Forwarder,
     own: Arc<Answers>,
     lifecycle: Lifecycle,
@@ -51,9 +52,14 @@ pub struct Proxy {
 type Upgrade = (OnUpgrade, HeaderValue);
 
 impl Proxy {
-    /// Passes requests on by `forwarder`, until `lifecycle` ends.
-    pub fn new(options: ProxyOptions, forwarder: Forwarder, lifecycle: Lifecycle) -> Proxy {
-        Proxy { options, forwarder, own: Arc::new(Answers::of("none")), lifecycle }
+    /// Passes requests that `gate` lets through on by `forwarder`, until `lifecycle` ends.
+    pub fn new(
+        options: ProxyOptions,
+        gate: Gate,
+        forwarder: Forwarder,
+        lifecycle: Lifecycle,
+    ) -> Proxy {
+        Proxy { options, gate, forwarder, own: Arc::new(Answers::of("none")), lifecycle }
     }
 
     /// Whose word is taken for where a request comes from.
@@ -90,10 +96,17 @@ impl Proxy {
             proxy.options.access_log,
             link.begin(),
         );
+        let mut decision = None;
         let answered = match admitted.and_then(|()| proxy.own_answer(head.uri.path())) {
             Err(refusal) => Err(refusal),
             Ok(Some(healthy)) => return proxy.healthy(healthy, record),
-            Ok(None) => proxy.pass_on(head, incoming, upgrade.as_ref(), &mut record).await,
+            Ok(None) => {
+                decision = proxy.gate.check(client, &head.headers).await;
+                match &decision {
+                    Some(decision) if !decision.allowed => Err(Refusal::RateLimited),
+                    _ => proxy.pass_on(head, incoming, upgrade.as_ref(), &mut record).await,
+                }
+            }
         };
         let mut response = match answered {
             Err(refusal) => proxy.refuse(refusal, record, is_http1),
@@ -107,6 +120,9 @@ impl Proxy {
                 }
             },
         };
+        if let Some(decision) = decision {
+            decision.write_headers(response.headers_mut());
+        }
         if is_http1 && proxy.lifecycle.is_ending() && !switches(&response) {
             // Whoever keeps connections open should look for another gateway.
             headers::insert_close(response.headers_mut());

@@ -9,6 +9,7 @@ mod extract;
 mod health;
 mod history;
 mod info;
+mod limits;
 mod merch;
 mod metrics;
 mod observe;
@@ -32,6 +33,7 @@ use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::engine::Engine;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
 use crate::storage::Database;
 
 pub use server::{ServerOptions, serve};
@@ -58,6 +60,8 @@ pub struct Shop {
     pub request_timeout: Duration,
     /// Whether each request leaves a line in the log.
     pub access_log: bool,
+    /// Who may pass, for a shop without a gateway; without it there are no limits.
+    pub gate: Option<Gate>,
 }
 
 /// The API of the shop as a document, made from the handlers.
@@ -69,11 +73,16 @@ pub fn openapi() -> OpenApi {
 pub fn router(shop: Shop) -> Router {
     let shop = Arc::new(shop);
     let (api, openapi) = api().split_for_parts();
-    api.merge(docs::router(openapi))
+    let mut router = api
+        .merge(docs::router(openapi))
         .route("/metrics", get(metrics::metrics))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(shop.body_limit))
+        .layer(DefaultBodyLimit::max(shop.body_limit));
+    if let Some(gate) = shop.gate.clone() {
+        router = router.layer(middleware::from_fn_with_state(gate, limits::limit));
+    }
+    router
         .layer(CatchPanicLayer::custom(error::panicked))
         .layer(middleware::from_fn_with_state(shop.clone(), observe::observe))
         .with_state(shop)

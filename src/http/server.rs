@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{AcceptOptions, accept};
 use crate::lifecycle::Lifecycle;
+
+use super::limits::Peer;
 
 /// How long a connection that was made while we were closing may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -32,6 +36,8 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
+    /// Whether requests are told where they come from, as a [`Peer`].
+    pub tell_peer: bool,
 }
 
 /// Serves `router` on `listener` until `lifecycle` ends: then still for the grace period,
@@ -51,8 +57,9 @@ pub async fn serve(
         grace: options.grace,
         patience: options.header_timeout,
     };
-    accept(listener, accepting, lifecycle, |stream, _peer, closing| {
-        connection(http.clone(), stream, router.clone(), closing)
+    accept(listener, accepting, lifecycle, |stream, peer, closing| {
+        let peer = options.tell_peer.then(|| Peer(peer.ip()));
+        connection(http.clone(), stream, peer, router.clone(), closing)
     })
     .await;
 }
@@ -62,6 +69,7 @@ pub async fn serve(
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
+    peer: Option<Peer>,
     router: Router,
     closing: CancellationToken,
 ) {
@@ -70,7 +78,10 @@ async fn connection(
     let heard = Arc::new(SetOnce::new());
     let service = {
         let (router, heard) = (TowerToHyperService::new(router), heard.clone());
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             // All but the first time it is set already.
             let _ = heard.set(());
             router.call(request)

@@ -130,13 +130,15 @@ impl Transaction<'_> {
         }
 
         let (writer, batch) = (self.writer.id, self.writer.batch);
-        self.writer
+        let moved: i64 = self
+            .writer
             .within_patience(async |connection| {
-                sqlx::query(
+                sqlx::query_scalar(
                     "WITH moved AS (
-                         UPDATE balance SET coins = new.coins
+                         UPDATE balance SET coins = new.coins, version = balance.version + 1
                          FROM unnest($1::int8[], $2::int8[]) AS new (user_id, coins)
                          WHERE balance.user_id = new.user_id
+                         RETURNING 1
                      ), delivered AS (
                          INSERT INTO inventory (user_id, item_id, quantity)
                          SELECT * FROM unnest($3::int8[], $4::int2[], $5::int8[])
@@ -159,7 +161,8 @@ impl Transaction<'_> {
                      )
                      INSERT INTO writers (id, batch) VALUES ($14, $15)
                      ON CONFLICT (id)
-                     DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at",
+                     DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
+                     RETURNING (SELECT count(*) FROM moved)",
                 )
                 .bind(&user_ids)
                 .bind(&coins)
@@ -176,10 +179,18 @@ impl Transaction<'_> {
                 .bind(&outcomes)
                 .bind(writer)
                 .bind(batch)
-                .execute(connection)
+                .fetch_one(connection)
                 .await
             })
             .await?;
+        // What the history's foreign keys would say, said once for the whole batch: every
+        // account that an entry names is among the balances.
+        if moved != user_ids.len() as i64 {
+            return Err(StorageError::Unexpected(format!(
+                "{moved} of {} balances are there to be written",
+                user_ids.len()
+            )));
+        }
         Ok(())
     }
 

@@ -1,11 +1,12 @@
-//! The gateway's admin API, on an address of its own: backends, the log's level, the
-//! configuration. Every route but the documentation wants the token.
+//! The gateway's admin API, on an address of its own: backends, clients' limits, the log's
+//! level, the configuration. Every route but the documentation wants the token.
 
 mod auth;
 mod backends;
 mod docs;
 mod error;
 mod extract;
+mod limits;
 mod log;
 mod metrics;
 mod reload;
@@ -30,6 +31,7 @@ use utoipa_axum::routes;
 
 use crate::accept::{AcceptOptions, accept};
 use crate::lifecycle::Lifecycle;
+use crate::limits::OwnLimits;
 
 use super::upstream::Upstreams;
 
@@ -46,10 +48,11 @@ const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that handlers share.
-#[derive(Debug)]
 pub struct Admin {
     /// What is listed and changed.
     pub upstreams: Upstreams,
+    /// Limits of clients' own.
+    pub limits: OwnLimits,
     /// What a request must show.
     pub token: Token,
     /// Where the wish for other settings goes.
@@ -58,7 +61,9 @@ pub struct Admin {
 
 /// The admin API as a document, made from the handlers.
 pub fn openapi() -> OpenApi {
-    api().into_openapi()
+    let (_, mut document) = api().split_for_parts();
+    document.merge(limits::routes().into_openapi());
+    document
 }
 
 /// Serves the admin API on `listener` until `lifecycle` ends.
@@ -76,10 +81,12 @@ pub async fn serve(listener: TcpListener, admin: Admin, lifecycle: Lifecycle) {
 /// All routes of `admin`.
 fn router(admin: Admin) -> Router {
     let admin = Arc::new(admin);
-    let (api, openapi) = api().split_for_parts();
+    let limits = Router::from(limits::routes()).with_state(admin.limits.clone());
+    let (api, _) = api().split_for_parts();
     api.route("/metrics", get(metrics::metrics))
+        .merge(limits)
         .route_layer(from_fn_with_state(admin.clone(), auth::authorize))
-        .merge(docs::router(openapi))
+        .merge(docs::router(openapi()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

@@ -5,6 +5,7 @@ mod bodies;
 mod connections;
 mod failures;
 mod heads;
+mod limits;
 mod program;
 mod retries;
 mod smuggling;

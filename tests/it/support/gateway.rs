@@ -58,13 +58,14 @@ impl TestGateway {
     }
 }
 
-/// The built-in settings, on a free port and without waits that only balancers need.
+/// The built-in settings, on a free port, without limits and waits that only balancers need.
 pub fn config() -> Config {
     let mut config = Config::load(None, []).unwrap();
     config.gateway.address = "127.0.0.1:0".parse().unwrap();
     config.shutdown.grace = Duration::ZERO;
     // Backends here answer what they were told to, and nothing else.
     config.gateway.upstream.health.path.clear();
+    config.limits.rate_per_sec = 0;
     config
 }
 

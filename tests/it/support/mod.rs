@@ -8,6 +8,7 @@ pub mod person;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
 pub mod shop;
 
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ pub use database::TestDatabase;
 pub use gateway::TestGateway;
 pub use person::{Person, Reply};
 pub use process::Process;
+pub use redis::TestRedis;
 pub use shop::TestShop;
 
 /// The longest that anything which must come true may take to.

@@ -27,12 +27,14 @@ impl Raw {
         self.0.shutdown().await.unwrap();
     }
 
-    /// What comes back until `end` does, which it does in time.
+    /// What comes back until `end` does, which it does in time, and nothing beyond.
     pub async fn hears_until(&mut self, end: &str) -> String {
         let mut bytes = Vec::new();
         let reading = async {
             while !bytes.ends_with(end.as_bytes()) {
-                let read = self.0.read_buf(&mut bytes).await.unwrap();
+                let mut byte = [0];
+                let read = self.0.read(&mut byte).await.unwrap();
+                bytes.extend_from_slice(&byte[..read]);
                 assert_ne!(read, 0, "hung up after {:?}", String::from_utf8_lossy(&bytes));
             }
         };

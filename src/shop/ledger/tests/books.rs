@@ -121,6 +121,12 @@ impl Books {
         }
         for entry in &changes.entries {
             assert_ne!(Destination::Account(entry.from), entry.to, "nobody pays oneself");
+            // The tables check that these rows exist, and no row of the history by itself.
+            assert!(changes.balances.contains_key(&entry.from), "{entry:?}");
+            assert!(match entry.to {
+                Destination::Account(to) => changes.balances.contains_key(&to),
+                Destination::Item(item) => changes.purchases.contains_key(&(entry.from, item)),
+            });
             self.history.push(*entry);
         }
         for (account, key, remembered) in &changes.remembered {

@@ -1,0 +1,416 @@
+//! `/limits` and `/clients`: limits of clients' own.
+//!
+//! A client may be named in the query and in the body, because bodies of GET and DELETE do
+//! not survive every proxy; where it is named twice, it must be the same client.
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::limits::{Change, ClientId, InvalidLimit, Limit, OwnLimits, OwnLimitsError};
+
+/// The largest body, in bytes: several times the longest client_id.
+const BODY_LIMIT: usize = 16_384;
+
+/// The largest page.
+const MAX_PAGE: u16 = 100;
+const DEFAULT_PAGE: u16 = 50;
+
+/// The routes, and the document's part that they make. Whoever mounts them asks for the
+/// bearer token.
+pub fn routes() -> OpenApiRouter<OwnLimits> {
+    OpenApiRouter::new()
+        .routes(routes!(create))
+        .routes(routes!(get))
+        .routes(routes!(update))
+        .routes(routes!(delete))
+        .routes(routes!(list))
+        .routes(routes!(put_client))
+        .routes(routes!(delete_client))
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+}
+
+/// A client, in the query.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ClientQuery {
+    /// An address, with or without a port, or whatever else clients are known by.
+    #[param(example = "203.0.113.7")]
+    client_id: Option<String>,
+    /// The same; `/clients` knows it by this name too.
+    ip: Option<String>,
+}
+
+/// A client, in the body.
+#[derive(Default, Deserialize, ToSchema)]
+pub struct ClientBody {
+    #[schema(example = "203.0.113.7")]
+    client_id: Option<String>,
+    ip: Option<String>,
+}
+
+/// A client and its limit.
+#[derive(Deserialize, ToSchema)]
+pub struct LimitBody {
+    /// May be given in the query instead.
+    #[schema(example = "203.0.113.7:890")]
+    client_id: Option<String>,
+    /// Requests at once, 1 to 1,000,000.
+    #[schema(example = 10)]
+    capacity: u32,
+    /// Requests a second, 1 to 1,000,000.
+    #[schema(example = 1)]
+    rate_per_sec: u32,
+}
+
+/// A client and its limit, as `/clients` spells it.
+#[derive(Deserialize, ToSchema)]
+pub struct ClientLimitBody {
+    /// Or `client_id`.
+    #[schema(example = "203.0.113.7")]
+    ip: Option<String>,
+    client_id: Option<String>,
+    /// Requests at once, 1 to 1,000,000.
+    #[schema(example = 10)]
+    capacity: u32,
+    /// Requests a second, 1 to 1,000,000.
+    #[schema(example = 1)]
+    #[serde(alias = "rate_per_sec")]
+    rate: u32,
+}
+
+/// A client's own limit.
+#[derive(Serialize, ToSchema)]
+pub struct LimitEntry {
+    client_id: String,
+    capacity: u32,
+    rate_per_sec: u32,
+}
+
+/// Which page of the limits.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct PageQuery {
+    /// Limits on a page, 1 to 100.
+    #[param(minimum = 1, maximum = 100, default = 50)]
+    limit: Option<u16>,
+    /// `nextCursor` of the page before.
+    cursor: Option<String>,
+}
+
+/// A page of the limits, in the order of their client_id.
+#[derive(Serialize, ToSchema)]
+pub struct LimitsPage {
+    limits: Vec<LimitEntry>,
+    /// Where the next page starts; null on the last one.
+    #[serde(rename = "nextCursor")]
+    next_cursor: Option<String>,
+}
+
+/// The body of every error.
+#[derive(Serialize, ToSchema)]
+pub struct LimitsErrorBody {
+    /// What is wrong, for people.
+    errors: String,
+    /// What is wrong, for machines.
+    #[schema(example = "limit_not_found")]
+    code: &'static str,
+}
+
+/// The errors that any of these operations can end in.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only the derived documentation is used")]
+pub enum LimitsErrors {
+    /// The request is not well-formed; nothing changed.
+    #[response(status = 400)]
+    Invalid(LimitsErrorBody),
+    /// The limits are out of reach; those that are known stay in force.
+    #[response(status = 503)]
+    Away(LimitsErrorBody),
+}
+
+/// Give a client a limit of its own.
+#[utoipa::path(
+    post, path = "/limits/create", tag = "limits", operation_id = "createLimit",
+    params(ClientQuery), request_body = LimitBody,
+    responses(
+        (status = CREATED, description = "In force here, and everywhere within a second."),
+        (status = CONFLICT, description = "It has one.", body = LimitsErrorBody),
+        LimitsErrors,
+    ),
+)]
+async fn create(
+    State(own): State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<StatusCode, LimitsError> {
+    let Query(query) = query?;
+    let body: LimitBody = json(&body)?;
+    let client = query.client(body.client_id.as_deref(), None)?;
+    let limit = Limit::new(body.capacity, body.rate_per_sec)?;
+    match own.change(Change::Create(client.id, limit)).await? {
+        true => Ok(StatusCode::CREATED),
+        false => Err(LimitsError::Exists),
+    }
+}
+
+/// A client's own limit.
+#[utoipa::path(
+    get, path = "/limits/get", tag = "limits", operation_id = "getLimit", params(ClientQuery),
+    responses(
+        (status = OK, description = "Its limit.", body = LimitEntry),
+        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        LimitsErrors,
+    ),
+)]
+async fn get(
+    State(own): State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<Json<LimitEntry>, LimitsError> {
+    let client = named(&query?.0, &body)?;
+    let limit = own.get(&client.id).await?.ok_or(LimitsError::NotFound)?;
+    Ok(Json(entry(client.as_given, limit)))
+}
+
+/// Change a client's own limit.
+#[utoipa::path(
+    put, path = "/limits/update", tag = "limits", operation_id = "updateLimit",
+    params(ClientQuery), request_body = LimitBody,
+    responses(
+        (status = NO_CONTENT, description = "In force here, and everywhere within a second."),
+        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        LimitsErrors,
+    ),
+)]
+async fn update(
+    State(own): State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<StatusCode, LimitsError> {
+    let Query(query) = query?;
+    let body: LimitBody = json(&body)?;
+    let client = query.client(body.client_id.as_deref(), None)?;
+    let limit = Limit::new(body.capacity, body.rate_per_sec)?;
+    found(own.change(Change::Update(client.id, limit)).await?)
+}
+
+/// Take a client's own limit away: it has that of everybody again.
+#[utoipa::path(
+    delete, path = "/limits/delete", tag = "limits", operation_id = "deleteLimit",
+    params(ClientQuery),
+    responses(
+        (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
+        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        LimitsErrors,
+    ),
+)]
+async fn delete(
+    State(own): State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<StatusCode, LimitsError> {
+    let client = named(&query?.0, &body)?;
+    found(own.change(Change::Delete(client.id)).await?)
+}
+
+/// All limits of clients' own, a page at a time.
+#[utoipa::path(
+    get, path = "/limits", tag = "limits", operation_id = "listLimits", params(PageQuery),
+    responses((status = OK, description = "A page.", body = LimitsPage), LimitsErrors),
+)]
+async fn list(
+    State(own): State<OwnLimits>,
+    query: Result<Query<PageQuery>, QueryRejection>,
+) -> Result<Json<LimitsPage>, LimitsError> {
+    let bad_query = "limit must be a number from 1 to 100, cursor a nextCursor of this API";
+    let bad_query = || LimitsError::Invalid(bad_query.into());
+    let Query(query) = query.map_err(|_| bad_query())?;
+    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(bad_query());
+    }
+    let after = query.cursor.map(|cursor| ClientId::parse(&cursor)).transpose();
+    let after = after.map_err(|_| bad_query())?;
+    let (page, more) = own.page(after.as_ref(), limit.into()).await?;
+    let last = page.last().filter(|_| more);
+    Ok(Json(LimitsPage {
+        next_cursor: last.map(|(id, _)| id.to_string()),
+        limits: page.into_iter().map(|(id, limit)| entry(id.to_string(), limit)).collect(),
+    }))
+}
+
+/// Give a client a limit of its own, whether or not it has one.
+#[utoipa::path(
+    post, path = "/clients", tag = "limits", operation_id = "putClient",
+    params(ClientQuery), request_body = ClientLimitBody,
+    responses(
+        (status = OK, description = "In force here, and everywhere within a second.",
+         body = LimitEntry),
+        LimitsErrors,
+    ),
+)]
+async fn put_client(
+    State(own): State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<Json<LimitEntry>, LimitsError> {
+    let Query(query) = query?;
+    let body: ClientLimitBody = json(&body)?;
+    let client = query.client(body.client_id.as_deref(), body.ip.as_deref())?;
+    let limit = Limit::new(body.capacity, body.rate)?;
+    own.change(Change::Put(client.id, limit)).await?;
+    Ok(Json(entry(client.as_given, limit)))
+}
+
+/// Take a client's own limit away, as `/limits/delete` does.
+#[utoipa::path(
+    delete, path = "/clients/delete", tag = "limits", operation_id = "deleteClient",
+    params(ClientQuery),
+    responses(
+        (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
+        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        LimitsErrors,
+    ),
+)]
+async fn delete_client(
+    own: State<OwnLimits>,
+    query: Result<Query<ClientQuery>, QueryRejection>,
+    Payload(body): Payload,
+) -> Result<StatusCode, LimitsError> {
+    delete(own, query, Payload(body)).await
+}
+
+/// A client and how whoever asks spells it.
+struct Named {
+    id: ClientId,
+    as_given: String,
+}
+
+/// The client that the query, or a body that need not be there, names.
+fn named(query: &ClientQuery, body: &[u8]) -> Result<Named, LimitsError> {
+    let body = if body.is_empty() { ClientBody::default() } else { json(body)? };
+    query.client(body.client_id.as_deref(), body.ip.as_deref())
+}
+
+impl ClientQuery {
+    /// The one client that is named here, and by `client_id` and `ip` of the body.
+    fn client(&self, client_id: Option<&str>, ip: Option<&str>) -> Result<Named, LimitsError> {
+        let given = [client_id, ip, self.client_id.as_deref(), self.ip.as_deref()];
+        let mut client: Option<Named> = None;
+        for text in given.into_iter().flatten() {
+            let invalid = |error| LimitsError::Invalid(format!("{error}"));
+            let id = ClientId::parse(text).map_err(invalid)?;
+            match &client {
+                Some(before) if before.id != id => {
+                    let why = "the query and the body name different clients";
+                    return Err(LimitsError::Invalid(why.into()));
+                }
+                Some(_) => {}
+                None => client = Some(Named { id, as_given: text.to_owned() }),
+            }
+        }
+        client.ok_or_else(|| LimitsError::Invalid("client_id is required".into()))
+    }
+}
+
+fn entry(client_id: String, limit: Limit) -> LimitEntry {
+    LimitEntry { client_id, capacity: limit.capacity(), rate_per_sec: limit.rate_per_sec() }
+}
+
+fn found(done: bool) -> Result<StatusCode, LimitsError> {
+    if done { Ok(StatusCode::NO_CONTENT) } else { Err(LimitsError::NotFound) }
+}
+
+/// The object that `body` spells, whatever the Content-Type says.
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, LimitsError> {
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(LimitsError::Invalid("the body is not a JSON object".into()));
+    }
+    serde_json::from_slice(body)
+        .map_err(|error| LimitsError::Invalid(format!("the body is not as expected: {error}")))
+}
+
+/// A body, whole and within the limit; it may be empty.
+struct Payload(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Payload {
+    type Rejection = LimitsError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Payload, LimitsError> {
+        match Bytes::from_request(request, state).await {
+            Ok(bytes) => Ok(Payload(bytes)),
+            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+                Err(LimitsError::BodyTooLarge)
+            }
+            Err(_) => Err(LimitsError::Invalid("the body broke off".into())),
+        }
+    }
+}
+
+/// What an operator is told instead of what it asked for.
+enum LimitsError {
+    Invalid(String),
+    BodyTooLarge,
+    NotFound,
+    Exists,
+    Full(OwnLimitsError),
+    Away,
+}
+
+impl IntoResponse for LimitsError {
+    fn into_response(self) -> Response {
+        let (status, code, errors) = match self {
+            LimitsError::Invalid(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
+            LimitsError::BodyTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large".into())
+            }
+            LimitsError::NotFound => {
+                let why = "the client has no limit of its own";
+                (StatusCode::NOT_FOUND, "limit_not_found", why.into())
+            }
+            LimitsError::Exists => {
+                let why = "the client has a limit of its own already";
+                (StatusCode::CONFLICT, "limit_exists", why.into())
+            }
+            LimitsError::Full(full) => (StatusCode::CONFLICT, "too_many_limits", full.to_string()),
+            LimitsError::Away => {
+                let why = "the limits are out of reach; those that are known stay in force";
+                (StatusCode::SERVICE_UNAVAILABLE, "limits_away", why.into())
+            }
+        };
+        (status, Json(LimitsErrorBody { errors, code })).into_response()
+    }
+}
+
+impl From<OwnLimitsError> for LimitsError {
+    fn from(error: OwnLimitsError) -> LimitsError {
+        match error {
+            OwnLimitsError::Full => LimitsError::Full(error),
+            OwnLimitsError::Store(error) => {
+                tracing::warn!(%error, "an operator could not be answered");
+                LimitsError::Away
+            }
+        }
+    }
+}
+
+impl From<InvalidLimit> for LimitsError {
+    fn from(error: InvalidLimit) -> LimitsError {
+        LimitsError::Invalid(error.to_string())
+    }
+}
+
+impl From<QueryRejection> for LimitsError {
+    fn from(_: QueryRejection) -> LimitsError {
+        LimitsError::Invalid("the query is not well-formed".into())
+    }
+}
