@@ -16,6 +16,7 @@ use crate::gateway::Gateway;
 use crate::gateway::admin::{self, Admin, Reload, Token};
 use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
 use crate::lifecycle::{Ended, Lifecycle};
+use crate::limits::Limiter;
 use crate::telemetry;
 
 use super::limits;
@@ -48,6 +49,7 @@ pub struct Server {
     backends: Vec<BackendUrl>,
     admin: Option<SocketAddr>,
     upstreams: Upstreams,
+    limiter: Limiter,
     reloads: Option<mpsc::Receiver<Reload>>,
     lifecycle: Lifecycle,
     deadline: Duration,
@@ -108,7 +110,7 @@ impl Server {
                 .await;
         let budget = RetryBudget::new(settings.upstream.retry_budget);
         let limits = limits::of_gateway(config, &lifecycle)?;
-        let own = limits.own;
+        let limiter = limits.gate.limiter().clone();
         let shutdown = &config.shutdown;
         Gateway::new(
             settings,
@@ -122,7 +124,7 @@ impl Server {
         if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
             let admin = Admin {
                 upstreams: upstreams.clone(),
-                limits: own,
+                limits: limits.own,
                 token: Token::new(token),
                 reloads: reloads_sender,
             };
@@ -134,6 +136,7 @@ impl Server {
             backends: settings.backends.clone(),
             admin,
             upstreams,
+            limiter,
             reloads: Some(reloads),
             lifecycle,
             deadline: config.shutdown.grace + config.shutdown.deadline,
@@ -162,6 +165,7 @@ impl Server {
                 reloads,
                 load,
                 self.upstreams.clone(),
+                self.limiter.clone(),
                 self.lifecycle.clone(),
             );
             self.lifecycle.spawn("reload", reloading);

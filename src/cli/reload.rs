@@ -8,7 +8,10 @@ use crate::config::{Config, InvalidConfig};
 use crate::gateway::admin::Reload;
 use crate::gateway::upstream::Upstreams;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Limiter;
 use crate::telemetry;
+
+use super::limits;
 
 /// Reads the settings with `load` each time it is asked to, until `lifecycle` ends. Settings
 /// that cannot be are told to whoever asked, and everything stays as it was.
@@ -17,6 +20,7 @@ pub async fn keep_reloading(
     mut reloads: mpsc::Receiver<Reload>,
     load: impl Fn() -> Result<Config, InvalidConfig>,
     upstreams: Upstreams,
+    limiter: Limiter,
     lifecycle: Lifecycle,
 ) {
     loop {
@@ -26,7 +30,7 @@ pub async fn keep_reloading(
             Some(answer) = reloads.recv() => Some(answer),
         };
         let reloaded = match load() {
-            Ok(config) => put_in_force(&config, &upstreams).await,
+            Ok(config) => put_in_force(&config, &upstreams, &limiter).await,
             Err(error) => Err(error),
         };
         match &reloaded {
@@ -40,10 +44,18 @@ pub async fn keep_reloading(
     }
 }
 
-/// What a running gateway can change: its backends, how they are picked and watched, and the
-/// log's level. Everything else waits for the next start.
-async fn put_in_force(config: &Config, upstreams: &Upstreams) -> Result<(), InvalidConfig> {
+/// What a running gateway can change: its backends, how they are picked and watched, the limit
+/// of clients without one of their own, and the log's level. Everything else waits for the
+/// next start.
+async fn put_in_force(
+    config: &Config,
+    upstreams: &Upstreams,
+    limiter: &Limiter,
+) -> Result<(), InvalidConfig> {
+    // Whatever can be refused comes first.
+    let limit = limits::default(config)?;
     telemetry::set_log_level(&config.log.level)?;
+    limiter.set_default(limit);
     upstreams.reconfigure(&config.gateway.backends, &config.gateway.upstream).await;
     Ok(())
 }

@@ -61,7 +61,7 @@ impl Peer {
     /// Replaces what `headers` say of the way of a request by what is true. Returns the
     /// address of the client.
     pub fn rewrite(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {
-        let client = if self.is_trusted {
+        if self.is_trusted {
             self.rewrite_believing(headers, trusted)
         } else {
             headers.remove(FORWARDED_PORT);
@@ -74,8 +74,7 @@ impl Peer {
                 None => headers.remove(FORWARDED_HOST),
             };
             self.address
-        };
-        client
+        }
     }
 
     fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {

@@ -60,7 +60,8 @@ pub struct Record {
     uri: Uri,
     status: StatusCode,
     answers: Arc<Answers>,
-    picked: Option<Picked>,
+    /// The backend that has it now, and since when.
+    picked: Option<(Picked, Instant)>,
     bytes: u64,
     cut: bool,
     logged: bool,
@@ -100,13 +101,13 @@ impl Record {
         self.answers.in_flight.decrement(1);
         answers.in_flight.increment(1);
         self.answers = answers;
-        self.picked = Some(picked);
+        self.picked = Some((picked, Instant::now()));
     }
 
     /// It is not the backend's any more, which did not answer, by a `failure` of its own if
     /// there is one.
     pub fn failed(&mut self, failure: Option<Failure>) {
-        if let Some((picked, failure)) = self.picked.take().zip(failure) {
+        if let Some(((picked, _), failure)) = self.picked.take().zip(failure) {
             picked.failed(failure);
         }
     }
@@ -114,8 +115,9 @@ impl Record {
     /// The backend's answer has begun.
     pub fn answered(&mut self, status: StatusCode) {
         self.status = status;
-        if let Some(picked) = &self.picked {
-            picked.answered(status, self.started.elapsed());
+        if let Some((picked, since)) = &self.picked {
+            // Not from the request's start: what another backend wasted is not this one's.
+            picked.answered(status, since.elapsed());
         }
     }
 
@@ -138,7 +140,7 @@ impl Record {
     /// The answer ended before its end.
     pub fn cut(&mut self) {
         self.cut = true;
-        if let Some(picked) = &self.picked {
+        if let Some((picked, _)) = &self.picked {
             picked.failed(Failure::Broken);
         }
     }

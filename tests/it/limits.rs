@@ -14,7 +14,7 @@ fn limit(capacity: u32, rate_per_sec: u32) -> Limit {
 }
 
 /// A gateway's limiter.
-fn limiter(default: Option<Limit>, shared: Option<Link>) -> Limiter {
+pub fn limiter(default: Option<Limit>, shared: Option<Link>) -> Limiter {
     Limiter::new(LimiterOptions { default, most_keys: 10_000, shared })
 }
 

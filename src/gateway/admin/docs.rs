@@ -18,7 +18,8 @@ pub fn document() -> OpenApi {
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("gateway.admin.token of the configuration."))
         .build();
-    let description = "Backends and operation of a merch-store gateway, while it runs.";
+    let description =
+        "Backends, limits of clients and operation of a merch-store gateway, while it runs.";
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()

@@ -14,6 +14,7 @@ use utoipa::{IntoResponses, ToSchema};
 
 use crate::config::InvalidConfig;
 use crate::gateway::upstream::{AddError, UnknownBackend};
+use crate::limits::{InvalidLimit, OwnLimitsError};
 
 /// The longest that a request may take, its body included; a lookup is the slowest part.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
@@ -35,6 +36,12 @@ pub enum AdminError {
     Add(AddError),
     /// No backend has this name.
     UnknownBackend,
+    /// The client has no limit of its own.
+    UnknownLimit,
+    /// The client has a limit of its own already.
+    LimitExists,
+    /// The change of a limit cannot be made, or not now.
+    Limits(OwnLimitsError),
     /// The settings are as they were; the ones that were read cannot be.
     InvalidConfig(InvalidConfig),
     /// A reload is under way, or nobody listens.
@@ -73,12 +80,18 @@ impl AdminError {
             AdminError::BadRequest(_)
             | AdminError::InvalidConfig(_)
             | AdminError::Add(AddError::Unresolved) => StatusCode::BAD_REQUEST,
-            AdminError::Add(AddError::Exists | AddError::Full) => StatusCode::CONFLICT,
+            AdminError::Add(AddError::Exists | AddError::Full)
+            | AdminError::LimitExists
+            | AdminError::Limits(OwnLimitsError::Full) => StatusCode::CONFLICT,
             AdminError::Unauthorized => StatusCode::UNAUTHORIZED,
-            AdminError::NotFound | AdminError::UnknownBackend => StatusCode::NOT_FOUND,
+            AdminError::NotFound | AdminError::UnknownBackend | AdminError::UnknownLimit => {
+                StatusCode::NOT_FOUND
+            }
             AdminError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             AdminError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            AdminError::Busy | AdminError::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+            AdminError::Busy
+            | AdminError::Timeout
+            | AdminError::Limits(OwnLimitsError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
             AdminError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -93,6 +106,10 @@ impl AdminError {
             AdminError::Unauthorized => "unauthorized",
             AdminError::NotFound => "not_found",
             AdminError::UnknownBackend => "backend_not_found",
+            AdminError::UnknownLimit => "limit_not_found",
+            AdminError::LimitExists => "limit_exists",
+            AdminError::Limits(OwnLimitsError::Full) => "too_many_limits",
+            AdminError::Limits(OwnLimitsError::Store(_)) => "limits_away",
             AdminError::MethodNotAllowed => "method_not_allowed",
             AdminError::BodyTooLarge => "body_too_large",
             AdminError::Busy => "busy",
@@ -111,6 +128,12 @@ impl AdminError {
             }
             AdminError::NotFound => "no such path; GET /docs shows the API".into(),
             AdminError::UnknownBackend => "no backend has this name".into(),
+            AdminError::UnknownLimit => "the client has no limit of its own".into(),
+            AdminError::LimitExists => "the client has a limit of its own already".into(),
+            AdminError::Limits(full @ OwnLimitsError::Full) => full.to_string(),
+            AdminError::Limits(OwnLimitsError::Store(_)) => {
+                "the limits are out of reach; those that are known stay in force".into()
+            }
             AdminError::MethodNotAllowed => "this path does not know this method".into(),
             AdminError::BodyTooLarge => "the body is too large".into(),
             AdminError::Busy => "the settings cannot be read now; try again shortly".into(),
@@ -123,6 +146,9 @@ impl AdminError {
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let status = self.status();
+        if let AdminError::Limits(OwnLimitsError::Store(error)) = &self {
+            tracing::warn!(%error, "an operator could not be answered");
+        }
         let body = ErrorResponse { errors: self.message(), code: self.code() };
         let mut response = (status, Json(body)).into_response();
         if status == StatusCode::UNAUTHORIZED {
@@ -169,5 +195,17 @@ impl From<UnknownBackend> for AdminError {
 impl From<InvalidConfig> for AdminError {
     fn from(error: InvalidConfig) -> AdminError {
         AdminError::InvalidConfig(error)
+    }
+}
+
+impl From<OwnLimitsError> for AdminError {
+    fn from(error: OwnLimitsError) -> AdminError {
+        AdminError::Limits(error)
+    }
+}
+
+impl From<InvalidLimit> for AdminError {
+    fn from(error: InvalidLimit) -> AdminError {
+        AdminError::BadRequest(error.to_string())
     }
 }

@@ -5,20 +5,17 @@
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{DefaultBodyLimit, FromRequest, Query, Request, State};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::limits::{Change, ClientId, InvalidLimit, Limit, OwnLimits, OwnLimitsError};
+use crate::limits::{Change, ClientId, Limit, OwnLimits};
 
-/// The largest body, in bytes: several times the longest client_id.
-const BODY_LIMIT: usize = 16_384;
+use super::error::{AdminError, ErrorResponse};
+use super::extract::{Body, json};
 
 /// The largest page.
 const MAX_PAGE: u16 = 100;
@@ -35,7 +32,6 @@ pub fn routes() -> OpenApiRouter<OwnLimits> {
         .routes(routes!(list))
         .routes(routes!(put_client))
         .routes(routes!(delete_client))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
 }
 
 /// A client, in the query.
@@ -115,26 +111,19 @@ pub struct LimitsPage {
     next_cursor: Option<String>,
 }
 
-/// The body of every error.
-#[derive(Serialize, ToSchema)]
-pub struct LimitsErrorBody {
-    /// What is wrong, for people.
-    errors: String,
-    /// What is wrong, for machines.
-    #[schema(example = "limit_not_found")]
-    code: &'static str,
-}
-
 /// The errors that any of these operations can end in.
 #[derive(IntoResponses)]
 #[allow(dead_code, reason = "only the derived documentation is used")]
 pub enum LimitsErrors {
     /// The request is not well-formed; nothing changed.
     #[response(status = 400)]
-    Invalid(LimitsErrorBody),
+    BadRequest(ErrorResponse),
+    /// The request does not show the token.
+    #[response(status = 401)]
+    Unauthorized(ErrorResponse),
     /// The limits are out of reach; those that are known stay in force.
     #[response(status = 503)]
-    Away(LimitsErrorBody),
+    Away(ErrorResponse),
 }
 
 /// Give a client a limit of its own.
@@ -143,22 +132,22 @@ pub enum LimitsErrors {
     params(ClientQuery), request_body = LimitBody,
     responses(
         (status = CREATED, description = "In force here, and everywhere within a second."),
-        (status = CONFLICT, description = "It has one.", body = LimitsErrorBody),
+        (status = CONFLICT, description = "It has one.", body = ErrorResponse),
         LimitsErrors,
     ),
 )]
 async fn create(
     State(own): State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<StatusCode, LimitsError> {
-    let Query(query) = query?;
+    Body(body): Body,
+) -> Result<StatusCode, AdminError> {
+    let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), None)?;
     let limit = Limit::new(body.capacity, body.rate_per_sec)?;
     match own.change(Change::Create(client.id, limit)).await? {
         true => Ok(StatusCode::CREATED),
-        false => Err(LimitsError::Exists),
+        false => Err(AdminError::LimitExists),
     }
 }
 
@@ -167,17 +156,17 @@ async fn create(
     get, path = "/limits/get", tag = "limits", operation_id = "getLimit", params(ClientQuery),
     responses(
         (status = OK, description = "Its limit.", body = LimitEntry),
-        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
         LimitsErrors,
     ),
 )]
 async fn get(
     State(own): State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<Json<LimitEntry>, LimitsError> {
-    let client = named(&query?.0, &body)?;
-    let limit = own.get(&client.id).await?.ok_or(LimitsError::NotFound)?;
+    Body(body): Body,
+) -> Result<Json<LimitEntry>, AdminError> {
+    let client = named(&query.map_err(not_well_formed)?.0, &body)?;
+    let limit = own.get(&client.id).await?.ok_or(AdminError::UnknownLimit)?;
     Ok(Json(entry(client.as_given, limit)))
 }
 
@@ -187,16 +176,16 @@ async fn get(
     params(ClientQuery), request_body = LimitBody,
     responses(
         (status = NO_CONTENT, description = "In force here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
         LimitsErrors,
     ),
 )]
 async fn update(
     State(own): State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<StatusCode, LimitsError> {
-    let Query(query) = query?;
+    Body(body): Body,
+) -> Result<StatusCode, AdminError> {
+    let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), None)?;
     let limit = Limit::new(body.capacity, body.rate_per_sec)?;
@@ -209,16 +198,16 @@ async fn update(
     params(ClientQuery),
     responses(
         (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
         LimitsErrors,
     ),
 )]
 async fn delete(
     State(own): State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<StatusCode, LimitsError> {
-    let client = named(&query?.0, &body)?;
+    Body(body): Body,
+) -> Result<StatusCode, AdminError> {
+    let client = named(&query.map_err(not_well_formed)?.0, &body)?;
     found(own.change(Change::Delete(client.id)).await?)
 }
 
@@ -230,9 +219,9 @@ async fn delete(
 async fn list(
     State(own): State<OwnLimits>,
     query: Result<Query<PageQuery>, QueryRejection>,
-) -> Result<Json<LimitsPage>, LimitsError> {
+) -> Result<Json<LimitsPage>, AdminError> {
     let bad_query = "limit must be a number from 1 to 100, cursor a nextCursor of this API";
-    let bad_query = || LimitsError::Invalid(bad_query.into());
+    let bad_query = || AdminError::BadRequest(bad_query.into());
     let Query(query) = query.map_err(|_| bad_query())?;
     let limit = query.limit.unwrap_or(DEFAULT_PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
@@ -261,9 +250,9 @@ async fn list(
 async fn put_client(
     State(own): State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<Json<LimitEntry>, LimitsError> {
-    let Query(query) = query?;
+    Body(body): Body,
+) -> Result<Json<LimitEntry>, AdminError> {
+    let Query(query) = query.map_err(not_well_formed)?;
     let body: ClientLimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), body.ip.as_deref())?;
     let limit = Limit::new(body.capacity, body.rate)?;
@@ -277,16 +266,16 @@ async fn put_client(
     params(ClientQuery),
     responses(
         (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = LimitsErrorBody),
+        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
         LimitsErrors,
     ),
 )]
 async fn delete_client(
     own: State<OwnLimits>,
     query: Result<Query<ClientQuery>, QueryRejection>,
-    Payload(body): Payload,
-) -> Result<StatusCode, LimitsError> {
-    delete(own, query, Payload(body)).await
+    Body(body): Body,
+) -> Result<StatusCode, AdminError> {
+    delete(own, query, Body(body)).await
 }
 
 /// A client and how whoever asks spells it.
@@ -296,29 +285,29 @@ struct Named {
 }
 
 /// The client that the query, or a body that need not be there, names.
-fn named(query: &ClientQuery, body: &[u8]) -> Result<Named, LimitsError> {
+fn named(query: &ClientQuery, body: &[u8]) -> Result<Named, AdminError> {
     let body = if body.is_empty() { ClientBody::default() } else { json(body)? };
     query.client(body.client_id.as_deref(), body.ip.as_deref())
 }
 
 impl ClientQuery {
     /// The one client that is named here, and by `client_id` and `ip` of the body.
-    fn client(&self, client_id: Option<&str>, ip: Option<&str>) -> Result<Named, LimitsError> {
+    fn client(&self, client_id: Option<&str>, ip: Option<&str>) -> Result<Named, AdminError> {
         let given = [client_id, ip, self.client_id.as_deref(), self.ip.as_deref()];
         let mut client: Option<Named> = None;
         for text in given.into_iter().flatten() {
-            let invalid = |error| LimitsError::Invalid(format!("{error}"));
+            let invalid = |error| AdminError::BadRequest(format!("{error}"));
             let id = ClientId::parse(text).map_err(invalid)?;
             match &client {
                 Some(before) if before.id != id => {
                     let why = "the query and the body name different clients";
-                    return Err(LimitsError::Invalid(why.into()));
+                    return Err(AdminError::BadRequest(why.into()));
                 }
                 Some(_) => {}
                 None => client = Some(Named { id, as_given: text.to_owned() }),
             }
         }
-        client.ok_or_else(|| LimitsError::Invalid("client_id is required".into()))
+        client.ok_or_else(|| AdminError::BadRequest("client_id is required".into()))
     }
 }
 
@@ -326,91 +315,10 @@ fn entry(client_id: String, limit: Limit) -> LimitEntry {
     LimitEntry { client_id, capacity: limit.capacity(), rate_per_sec: limit.rate_per_sec() }
 }
 
-fn found(done: bool) -> Result<StatusCode, LimitsError> {
-    if done { Ok(StatusCode::NO_CONTENT) } else { Err(LimitsError::NotFound) }
+fn found(done: bool) -> Result<StatusCode, AdminError> {
+    if done { Ok(StatusCode::NO_CONTENT) } else { Err(AdminError::UnknownLimit) }
 }
 
-/// The object that `body` spells, whatever the Content-Type says.
-fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, LimitsError> {
-    if body.trim_ascii_start().first() != Some(&b'{') {
-        return Err(LimitsError::Invalid("the body is not a JSON object".into()));
-    }
-    serde_json::from_slice(body)
-        .map_err(|error| LimitsError::Invalid(format!("the body is not as expected: {error}")))
-}
-
-/// A body, whole and within the limit; it may be empty.
-struct Payload(Bytes);
-
-impl<S: Send + Sync> FromRequest<S> for Payload {
-    type Rejection = LimitsError;
-
-    async fn from_request(request: Request, state: &S) -> Result<Payload, LimitsError> {
-        match Bytes::from_request(request, state).await {
-            Ok(bytes) => Ok(Payload(bytes)),
-            Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(LimitsError::BodyTooLarge)
-            }
-            Err(_) => Err(LimitsError::Invalid("the body broke off".into())),
-        }
-    }
-}
-
-/// What an operator is told instead of what it asked for.
-enum LimitsError {
-    Invalid(String),
-    BodyTooLarge,
-    NotFound,
-    Exists,
-    Full(OwnLimitsError),
-    Away,
-}
-
-impl IntoResponse for LimitsError {
-    fn into_response(self) -> Response {
-        let (status, code, errors) = match self {
-            LimitsError::Invalid(why) => (StatusCode::BAD_REQUEST, "invalid_request", why),
-            LimitsError::BodyTooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the body is too large".into())
-            }
-            LimitsError::NotFound => {
-                let why = "the client has no limit of its own";
-                (StatusCode::NOT_FOUND, "limit_not_found", why.into())
-            }
-            LimitsError::Exists => {
-                let why = "the client has a limit of its own already";
-                (StatusCode::CONFLICT, "limit_exists", why.into())
-            }
-            LimitsError::Full(full) => (StatusCode::CONFLICT, "too_many_limits", full.to_string()),
-            LimitsError::Away => {
-                let why = "the limits are out of reach; those that are known stay in force";
-                (StatusCode::SERVICE_UNAVAILABLE, "limits_away", why.into())
-            }
-        };
-        (status, Json(LimitsErrorBody { errors, code })).into_response()
-    }
-}
-
-impl From<OwnLimitsError> for LimitsError {
-    fn from(error: OwnLimitsError) -> LimitsError {
-        match error {
-            OwnLimitsError::Full => LimitsError::Full(error),
-            OwnLimitsError::Store(error) => {
-                tracing::warn!(%error, "an operator could not be answered");
-                LimitsError::Away
-            }
-        }
-    }
-}
-
-impl From<InvalidLimit> for LimitsError {
-    fn from(error: InvalidLimit) -> LimitsError {
-        LimitsError::Invalid(error.to_string())
-    }
-}
-
-impl From<QueryRejection> for LimitsError {
-    fn from(_: QueryRejection) -> LimitsError {
-        LimitsError::Invalid("the query is not well-formed".into())
-    }
+fn not_well_formed(_: QueryRejection) -> AdminError {
+    AdminError::BadRequest("the query is not well-formed".into())
 }

@@ -20,8 +20,8 @@ pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
 
 /// Read the configuration again.
 ///
-/// Backends, how they are picked, and the log's level change at once; everything else waits
-/// for the next start.
+/// Backends, how they are picked, the limit of clients without one of their own, and the log's
+/// level change at once; everything else waits for the next start.
 #[utoipa::path(
     post, path = "/reload", tag = "operations", operation_id = "reload",
     responses(

@@ -8,12 +8,15 @@ use merch_store::config::Config;
 use merch_store::gateway::admin::{self, Admin, Reload, Token};
 use merch_store::gateway::upstream::Upstreams;
 use merch_store::lifecycle::Lifecycle;
+use merch_store::limits::{LimitsFile, OwnLimits, Store};
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 
 use super::upstreams::{names, pick, start, unasked};
+use crate::limits::limiter;
 use crate::support::process::command;
 
 const A: &str = "127.0.0.1:1";
@@ -24,6 +27,7 @@ struct Desk {
     address: SocketAddr,
     upstreams: Upstreams,
     reloads: mpsc::Receiver<Reload>,
+    _folder: TempDir,
 }
 
 impl Desk {
@@ -33,13 +37,16 @@ impl Desk {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, reloads) = mpsc::channel(1);
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::File(LimitsFile::new(folder.path().to_owned()));
         let admin = Admin {
             upstreams: upstreams.clone(),
+            limits: OwnLimits::new(store, limiter(None, None)),
             token: Token::new(&TOKEN.into()),
             reloads: sender,
         };
         tokio::spawn(admin::serve(listener, admin, Lifecycle::default()));
-        Desk { address, upstreams, reloads }
+        Desk { address, upstreams, reloads, _folder: folder }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -71,6 +78,13 @@ async fn nothing_is_shown_or_done_without_the_token() {
         ("POST", "/backends"),
         ("DELETE", "/backends?backend=127.0.0.1:1"),
         ("POST", "/backends/drain?backend=127.0.0.1:1"),
+        ("GET", "/limits"),
+        ("GET", "/limits/get?client_id=203.0.113.7"),
+        ("POST", "/limits/create"),
+        ("PUT", "/limits/update"),
+        ("DELETE", "/limits/delete"),
+        ("POST", "/clients"),
+        ("DELETE", "/clients/delete"),
         ("GET", "/log/level"),
         ("PUT", "/log/level"),
         ("POST", "/reload"),
@@ -155,6 +169,9 @@ async fn requests_that_make_no_sense_are_refused_with_a_reason() {
         ("POST", "/backends/drain", Value::Null, 400, "invalid_request"),
         ("POST", "/backends/drain", json!({"backend": "b:1"}), 404, "backend_not_found"),
         ("DELETE", "/backends?backend=b:1", json!({"backend": A}), 400, "invalid_request"),
+        ("GET", "/limits/get", json!({"client_id": A}), 404, "limit_not_found"),
+        ("GET", "/limits?limit=many", Value::Null, 400, "invalid_request"),
+        ("POST", "/limits/create", json!("x".repeat(20_000)), 413, "body_too_large"),
         ("PUT", "/log/level", json!({"level": "a=b=c"}), 400, "invalid_config"),
         ("PATCH", "/backends", Value::Null, 405, "method_not_allowed"),
         ("GET", "/no/such/path", Value::Null, 404, "not_found"),
@@ -235,6 +252,13 @@ async fn the_document_and_its_page_are_for_everybody() {
         ("/backends", "post"),
         ("/backends", "delete"),
         ("/backends/drain", "post"),
+        ("/limits", "get"),
+        ("/limits/get", "get"),
+        ("/limits/create", "post"),
+        ("/limits/update", "put"),
+        ("/limits/delete", "delete"),
+        ("/clients", "post"),
+        ("/clients/delete", "delete"),
         ("/log/level", "get"),
         ("/log/level", "put"),
         ("/reload", "post"),
@@ -257,5 +281,5 @@ async fn the_postman_collection_is_the_one_that_the_program_prints() {
     let collection: Value = serde_json::from_slice(&kept).unwrap();
     let folders = collection["item"].as_array().unwrap();
     let requests: usize = folders.iter().map(|it| it["item"].as_array().unwrap().len()).sum();
-    assert_eq!(requests, 7);
+    assert_eq!(requests, 14);
 }

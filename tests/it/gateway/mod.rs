@@ -11,4 +11,4 @@ mod retries;
 mod smuggling;
 mod tls;
 mod upgrade;
-mod upstreams;
+pub mod upstreams;
