@@ -26,6 +26,9 @@ pub const DEFAULTS: &str = include_str!("../config/default.toml");
 /// Longer than any request is waited for; PostgreSQL takes it.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(86_400);
 
+/// A log file with room for a few lines.
+const MIN_LOG_BYTES: u64 = 4096;
+
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
 
@@ -124,6 +127,9 @@ pub struct Log {
     pub level: String,
     pub format: LogFormat,
     pub access: bool,
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub file: Option<PathBuf>,
+    pub file_max_bytes: u64,
 }
 
 /// For whom a line of the log is made.
@@ -229,6 +235,11 @@ impl Config {
         for (key, value, range) in limits {
             within(key, value, range)?;
         }
+        if self.log.file_max_bytes < MIN_LOG_BYTES {
+            return Err(InvalidConfig(format!(
+                "log.file_max_bytes must be at least {MIN_LOG_BYTES}"
+            )));
+        }
         if self.database.statement_timeout > LONGEST_STATEMENT {
             return Err(InvalidConfig(
                 "database.statement_timeout_ms must be at most a day".into(),
@@ -270,6 +281,11 @@ fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
 fn secret_unless_empty<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+fn path_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(value)?;
     Ok((!text.is_empty()).then(|| text.into()))
 }
@@ -325,6 +341,7 @@ mod tests {
             ),
             (("MERCH__ENGINE__REPLAY_DEADLINE_MS", "0"), "engine.replay_deadline_ms"),
             (("MERCH__LOG__FORMAT", "xml"), "log.format"),
+            (("MERCH__LOG__FILE_MAX_BYTES", "100"), "log.file_max_bytes"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
             (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
             (("MERCH__GATEWAY__BACKENDS", "https://shop"), "gateway.backends"),

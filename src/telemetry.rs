@@ -1,15 +1,23 @@
 //! What the process says of itself: logs and metrics.
 
+mod lines;
+mod rolling;
+
 use std::io::IsTerminal;
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{InvalidConfig, Log, LogFormat};
+
+use lines::Writing;
+use rolling::RollingFile;
 
 /// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
 const SECONDS: [f64; 12] =
@@ -21,11 +29,26 @@ const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// The filter in force and its text, from the moment that logging starts.
 static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)> = OnceLock::new();
 
-/// Sends logs to standard error from here on, in colour only if that is a terminal.
-pub fn start_logging(log: &Log) -> Result<(), InvalidConfig> {
+/// A log that is kept. Dropped, it waits until every line is in its file.
+#[must_use = "lines that are under way are lost without it"]
+#[derive(Debug)]
+pub struct Logging(Option<Writing>);
+
+/// Sends logs to `log.file` from here on, or to standard error, there in colour if that is a
+/// terminal.
+pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     let (filter, handle) = reload::Layer::new(log_filter(&log.level)?);
-    let lines =
-        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+    let (writer, writing) = match &log.file {
+        Some(path) => {
+            let (lines, writing) = RollingFile::open(path, log.file_max_bytes, SystemTime::now())
+                .and_then(lines::write_to)
+                .map_err(|error| InvalidConfig::new("log.file", error))?;
+            (BoxMakeWriter::new(move || lines.clone()), Some(writing))
+        }
+        None => (BoxMakeWriter::new(std::io::stderr), None),
+    };
+    let in_colour = log.file.is_none() && std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
     let logs = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Pretty => logs.with(lines.compact()).init(),
@@ -33,7 +56,7 @@ pub fn start_logging(log: &Log) -> Result<(), InvalidConfig> {
     }
     // `init` panics if logging was started before.
     let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));
-    Ok(())
+    Ok(Logging(writing))
 }
 
 /// What is logged: `log.level`, or what it was changed to since. Empty before logging starts.
@@ -97,6 +120,7 @@ fn describe() {
     describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
+    describe_counter!("merch_log_lost_lines_total", "Lines of the log that reached no file");
     describe_counter!("merch_limits_decisions_total", "Requests that met a limit, by result");
     describe_counter!("merch_limits_overflow_total", "Decisions by the bucket of the overflow");
     describe_gauge!("merch_limits_keys", "Buckets held of clients without a limit of their own");

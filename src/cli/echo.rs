@@ -29,7 +29,7 @@ pub struct EchoArgs {
 /// Serves until a signal comes.
 pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
     let config = Config::load(None, [])?;
-    telemetry::start_logging(&config.log)?;
+    let _logging = telemetry::start_logging(&config.log)?;
     let listener = TcpListener::bind(args.address)
         .await
         .with_context(|| format!("cannot listen on {}", args.address))?;

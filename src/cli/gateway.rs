@@ -58,7 +58,7 @@ pub struct Server {
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
 pub async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
     let config = args.load()?;
-    telemetry::start_logging(&config.log)?;
+    let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
 
     let mut server = Server::start(&config).await?;
@@ -148,6 +148,11 @@ impl Server {
         self.address
     }
 
+    /// What clients on this machine call it.
+    pub fn url(&self) -> String {
+        super::url(self.scheme, self.address)
+    }
+
     /// Where the admin API listens, if it does.
     pub fn admin_address(&self) -> Option<SocketAddr> {
         self.admin
@@ -179,7 +184,9 @@ impl Server {
     }
 
     /// Serves until it is asked to end, and then until everything is finished.
-    pub async fn wait(self) -> Ended {
+    pub async fn wait(mut self) -> Ended {
+        // Where nobody reads the settings again, whoever asks for it is told so.
+        drop(self.reloads.take());
         let ended = self.lifecycle.wait(self.deadline).await;
         tracing::info!("stopped");
         ended
@@ -194,7 +201,7 @@ impl Server {
         format!(
             "merch-store {}\n  gateway   {}\n  backends  {}{admin}",
             env!("CARGO_PKG_VERSION"),
-            super::url(self.scheme, self.address),
+            self.url(),
             backends.join(", ")
         )
     }

@@ -11,6 +11,7 @@ mod postman;
 mod reload;
 mod seed;
 pub mod serve;
+mod up;
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -41,6 +42,7 @@ Examples:
   merch-store --address 0.0.0.0:80             the same, for everybody to reach
   merch-store serve --config /etc/merch.toml   a replica, configured by a file
   merch-store gateway --backend http://a:8080  in front of replicas
+  merch-store up --replicas 3                  all of it on one machine
   merch-store audit                            prove that no coin was lost
 
 Every setting can be given in a file or in the environment: see config/default.toml, or
@@ -52,6 +54,8 @@ enum Command {
     Serve(serve::ServeArgs),
     /// Put replicas, or any other HTTP servers, behind one address.
     Gateway(gateway::GatewayArgs),
+    /// Start a database, replicas and a gateway on this machine, to see them at work.
+    Up(up::UpArgs),
     /// Answer every request with what it was, to try a gateway.
     Echo(echo::EchoArgs),
     /// Change the database's schema, or look at its state.
@@ -99,7 +103,9 @@ impl Common {
         if config.log.level == "info" {
             config.log.level = "warn".into();
         }
-        telemetry::start_logging(&config.log)?;
+        // The file is the server's, which may be running.
+        config.log.file = None;
+        let _to_standard_error = telemetry::start_logging(&config.log)?;
         Ok(config)
     }
 }
@@ -127,6 +133,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).await,
         Command::Gateway(args) => gateway::run(args).await,
+        Command::Up(args) => up::run(args).await,
         Command::Echo(args) => echo::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Seed(args) => seed::run(args).await,

@@ -1,5 +1,6 @@
 //! `merch-store serve`: the shop, put together.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
@@ -54,6 +56,10 @@ pub struct ServeArgs {
     /// Print the built-in settings, each with its explanation, and exit.
     #[arg(long)]
     show_config: bool,
+    /// For `up`: end when standard input closes, which it does however the parent dies, and
+    /// say nothing but the address.
+    #[arg(long, hide = true)]
+    leashed: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -75,16 +81,52 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let address = args.address.map(|address| ("http.address", address.to_string()));
     let config = args.common.load(address)?;
-    telemetry::start_logging(&config.log)?;
+    let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("http.max_connections", config.http.max_connections.get());
 
+    if args.leashed {
+        return run_leashed(&config).await;
+    }
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
     super::print(&(server.banner() + "\n"))?;
-    Ok(match server.wait().await {
+    Ok(exit_code(server.wait().await))
+}
+
+/// Serves, and ends when standard input closes, too.
+async fn run_leashed(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut leash = standard_input_closed();
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        _ = &mut leash => return Ok(ExitCode::FAILURE),
+    };
+    server.lifecycle.end_on_signals()?;
+    super::print(&format!("{}\n", server.address))?;
+    let lifecycle = server.lifecycle.clone();
+    tokio::spawn(async move {
+        drop(leash.await);
+        lifecycle.end();
+    });
+    Ok(exit_code(server.wait().await))
+}
+
+/// Resolves, with an error, when nobody can write to standard input any more. A thread reads
+/// it, because the runtime would not end while one of its own is reading.
+fn standard_input_closed() -> oneshot::Receiver<Infallible> {
+    let (held, closed) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _held = held;
+        // However reading ends, there is nobody at the other end.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    });
+    closed
+}
+
+fn exit_code(ended: Ended) -> ExitCode {
+    match ended {
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::Badly => ExitCode::FAILURE,
-    })
+    }
 }
 
 impl Server {
@@ -200,11 +242,7 @@ impl Server {
     fn banner(&self) -> String {
         let url = super::url("http", self.address);
         let data = match &self.own {
-            Some(own) => format!(
-                "{} (private PostgreSQL {})",
-                own.folder.path().display(),
-                own.postgres.version()
-            ),
+            Some(own) => own.describe(),
             None => self.database.options().location(),
         };
         format!(

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::upstream::{Admin, Upstream};
-use super::{InvalidConfig, milliseconds, within};
+use super::{InvalidConfig, milliseconds, path_unless_empty, within};
 
 /// Backends that a gateway has room for.
 pub const MAX_BACKENDS: usize = 256;
@@ -215,11 +215,6 @@ where
     };
     let given = items.iter().filter(|item| !item.is_empty());
     given.map(|item| item.parse().map_err(de::Error::custom)).collect()
-}
-
-fn path_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
-    let text = String::deserialize(value)?;
-    Ok((!text.is_empty()).then(|| text.into()))
 }
 
 #[cfg(test)]
