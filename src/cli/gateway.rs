@@ -82,9 +82,8 @@ impl Server {
         let lifecycle = Lifecycle::default();
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
         let limits = limits::of_gateway(config, &lifecycle)?;
-        let budget = RetryBudget::default();
         let shutdown = &config.shutdown;
-        Gateway::new(settings, shutdown, limits.gate, upstreams, budget, lifecycle.clone())?
+        Gateway::new(settings, shutdown, limits.gate, upstreams, RetryBudget, lifecycle.clone())?
             .start(listener);
         Ok(Server {
             address,

@@ -61,21 +61,19 @@ impl Peer {
     /// Replaces what `headers` say of the way of a request by what is true. Returns the
     /// address of the client.
     pub fn rewrite(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {
-        let client = if self.is_trusted {
-            self.rewrite_believing(headers, trusted)
-        } else {
-            headers.remove(FORWARDED_PORT);
-            headers.remove(REAL_IP);
-            headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
-            headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-            headers.insert(FORWARDED, self.forwarded.clone());
-            match headers.get(HOST).cloned() {
-                Some(host) => headers.insert(FORWARDED_HOST, host),
-                None => headers.remove(FORWARDED_HOST),
-            };
-            self.address
+        if self.is_trusted {
+            return self.rewrite_believing(headers, trusted);
+        }
+        headers.remove(FORWARDED_PORT);
+        headers.remove(REAL_IP);
+        headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+        headers.insert(FORWARDED, self.forwarded.clone());
+        match headers.get(HOST).cloned() {
+            Some(host) => headers.insert(FORWARDED_HOST, host),
+            None => headers.remove(FORWARDED_HOST),
         };
-        client
+        self.address
     }
 
     fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {

@@ -50,17 +50,17 @@ impl Answers {
 /// A request, from its head to the last byte of its answer; written down when dropped.
 #[derive(Debug)]
 pub struct Record {
-    /// When its head had arrived.
-    pub started: Instant,
+    started: Instant,
     /// Its id, which the answer bears too.
     pub id: HeaderValue,
-    /// Where it really comes from.
-    pub client: IpAddr,
+    client: IpAddr,
     method: Method,
     uri: Uri,
     status: StatusCode,
     answers: Arc<Answers>,
     picked: Option<Picked>,
+    /// When that backend was asked, which is not the first if there were others.
+    asked: Instant,
     bytes: u64,
     cut: bool,
     logged: bool,
@@ -78,8 +78,9 @@ impl Record {
         activity: Activity,
     ) -> Record {
         own.in_flight.increment(1);
+        let started = Instant::now();
         Record {
-            started: Instant::now(),
+            started,
             id,
             client,
             method: request.0,
@@ -88,6 +89,7 @@ impl Record {
             status: CLIENT_CLOSED,
             answers: own,
             picked: None,
+            asked: started,
             bytes: 0,
             cut: false,
             logged,
@@ -101,6 +103,7 @@ impl Record {
         answers.in_flight.increment(1);
         self.answers = answers;
         self.picked = Some(picked);
+        self.asked = Instant::now();
     }
 
     /// It is not the backend's any more, which did not answer, by a `failure` of its own if
@@ -115,7 +118,7 @@ impl Record {
     pub fn answered(&mut self, status: StatusCode) {
         self.status = status;
         if let Some(picked) = &self.picked {
-            picked.answered(status, self.started.elapsed());
+            picked.answered(status, self.asked.elapsed());
         }
     }
 

@@ -76,7 +76,7 @@ pub struct Picked {
 }
 
 /// How many requests may be tried again.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct RetryBudget;
 
 impl Upstreams {
