@@ -62,19 +62,18 @@ impl Peer {
     /// address of the client.
     pub fn rewrite(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {
         if self.is_trusted {
-            self.rewrite_believing(headers, trusted)
-        } else {
-            headers.remove(FORWARDED_PORT);
-            headers.remove(REAL_IP);
-            headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
-            headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
-            headers.insert(FORWARDED, self.forwarded.clone());
-            match headers.get(HOST).cloned() {
-                Some(host) => headers.insert(FORWARDED_HOST, host),
-                None => headers.remove(FORWARDED_HOST),
-            };
-            self.address
+            return self.rewrite_believing(headers, trusted);
         }
+        headers.remove(FORWARDED_PORT);
+        headers.remove(REAL_IP);
+        headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
+        headers.insert(FORWARDED, self.forwarded.clone());
+        match headers.get(HOST).cloned() {
+            Some(host) => headers.insert(FORWARDED_HOST, host),
+            None => headers.remove(FORWARDED_HOST),
+        };
+        self.address
     }
 
     fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {

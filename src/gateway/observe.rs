@@ -50,12 +50,10 @@ impl Answers {
 /// A request, from its head to the last byte of its answer; written down when dropped.
 #[derive(Debug)]
 pub struct Record {
-    /// When its head had arrived.
-    pub started: Instant,
+    started: Instant,
     /// Its id, which the answer bears too.
     pub id: HeaderValue,
-    /// Where it really comes from.
-    pub client: IpAddr,
+    client: IpAddr,
     method: Method,
     uri: Uri,
     status: StatusCode,
@@ -79,8 +77,9 @@ impl Record {
         activity: Activity,
     ) -> Record {
         own.in_flight.increment(1);
+        let started = Instant::now();
         Record {
-            started: Instant::now(),
+            started,
             id,
             client,
             method: request.0,
@@ -89,6 +88,7 @@ impl Record {
             status: CLIENT_CLOSED,
             answers: own,
             picked: None,
+            asked: started,
             bytes: 0,
             cut: false,
             logged,

@@ -6,6 +6,7 @@ mod connections;
 mod failures;
 mod heads;
 mod limits;
+mod observe;
 mod program;
 mod retries;
 mod smuggling;
