@@ -11,8 +11,11 @@ ALTER TABLE history
     DROP CONSTRAINT history_item_fkey;
 
 -- One more with every movement into or out of an account: whoever has seen a version has
--- seen the coins, the inventory and the history that belong to it.
-ALTER TABLE balance ADD COLUMN version bigint NOT NULL DEFAULT 0;
+-- seen the coins, the inventory and the history that belong to it. Versions start at the time
+-- in milliseconds, which they never catch up with: none comes again if this is reverted and
+-- applied anew under replicas that remember.
+ALTER TABLE balance ADD COLUMN version bigint NOT NULL
+    DEFAULT (extract(epoch FROM now()) * 1000)::bigint;
 
 -- Off the shop's way: it never does what these refuse.
 CREATE FUNCTION history_refers_to_it() RETURNS trigger LANGUAGE plpgsql AS $$

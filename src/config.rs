@@ -103,11 +103,12 @@ pub struct Engine {
     pub outcome_deadline: Duration,
 }
 
-/// `[info]`: how much history `GET /api/info` shows.
+/// `[info]`: how much history `GET /api/info` shows, and how much of it is remembered.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Info {
     pub history_limit: u16,
+    pub cache_bytes: usize,
 }
 
 /// `[shutdown]`: how long each step of the end may take.
@@ -315,7 +316,7 @@ mod tests {
         let config = load(&[("MERCH__LOG__LEVEL", "warn")], Some(file)).unwrap();
         assert_eq!(config.log.level, "warn");
         assert_eq!(config.engine.max_batch.get(), 7);
-        assert_eq!(config.engine.queue_capacity.get(), 2048);
+        assert_eq!(config.engine.queue_capacity.get(), 1024);
     }
 
     #[test]

@@ -114,6 +114,7 @@ fn describe() {
     describe_gauge!("merch_gateway_connections", "Open connections of clients");
     describe_counter!("merch_gateway_retries_total", "Requests tried on another backend");
     describe_counter!("merch_gateway_misses_total", "Requests not answered, by backend");
+    describe_counter!("merch_info_answers_total", "Answers of /api/info, by where they came from");
     describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
     describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
     describe_histogram!("merch_engine_commit_seconds", Unit::Seconds, "From BEGIN to committed");

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -13,6 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
+
+/// How long answers are waited for after the last request was due.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Writes a request into the buffer; called once a request.
 pub trait Requests: Clone + Send + 'static {
@@ -31,13 +36,14 @@ pub struct Answers {
     pub elapsed: Duration,
     /// Latencies in microseconds, by status; 0 is a connection that broke.
     pub by_status: BTreeMap<u16, Histogram<u64>>,
-    /// Answers with status 200 in each second since the start.
-    pub done_by_second: Vec<u64>,
+    /// Latencies of the answers with status 200, by the half second since the start in which
+    /// they were due.
+    pub by_half_second: Vec<Histogram<u64>>,
 }
 
 impl Answers {
     fn new() -> Answers {
-        Answers { elapsed: Duration::ZERO, by_status: BTreeMap::new(), done_by_second: Vec::new() }
+        Answers { elapsed: Duration::ZERO, by_status: BTreeMap::new(), by_half_second: Vec::new() }
     }
 
     /// Answers of this status.
@@ -60,34 +66,30 @@ impl Answers {
         latencies.map_or(f64::NAN, |it| it.value_at_quantile(quantile) as f64 / 1000.0)
     }
 
-    fn record(&mut self, status: u16, latency: Duration, since_start: Duration) {
-        let latencies = self
-            .by_status
-            .entry(status)
-            .or_insert_with(|| Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds"));
-        latencies.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
-        if status == 200 {
-            let second = usize::try_from(since_start.as_secs()).unwrap_or(usize::MAX);
-            if self.done_by_second.len() <= second {
-                self.done_by_second.resize(second + 1, 0);
-            }
-            self.done_by_second[second] += 1;
-        }
+    /// Seconds after the start from which on, half second by half second, `quantile` of the
+    /// answers came within `limit`.
+    pub fn calm_after(&self, quantile: f64, limit: Duration) -> f64 {
+        let calm =
+            |it: &Histogram<u64>| u128::from(it.value_at_quantile(quantile)) <= limit.as_micros();
+        let stormy = self.by_half_second.iter().rposition(|latencies| !calm(latencies));
+        stormy.map_or(0.0, |last| (last + 1) as f64 / 2.0)
     }
 
-    fn merge(&mut self, other: Answers) {
-        for (status, latencies) in other.by_status {
-            match self.by_status.get_mut(&status) {
-                Some(mine) => mine.add(latencies).expect("the same bounds"),
-                None => drop(self.by_status.insert(status, latencies)),
+    fn record(&mut self, status: u16, latency: Duration, due: Duration) {
+        let micros = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX);
+        self.by_status.entry(status).or_insert_with(latencies).saturating_record(micros);
+        if status == 200 {
+            let half_second = usize::try_from(due.as_millis() / 500).unwrap_or(usize::MAX);
+            while self.by_half_second.len() <= half_second {
+                self.by_half_second.push(latencies());
             }
-        }
-        let seconds = self.done_by_second.len().max(other.done_by_second.len());
-        self.done_by_second.resize(seconds, 0);
-        for (second, done) in other.done_by_second.into_iter().enumerate() {
-            self.done_by_second[second] += done;
+            self.by_half_second[half_second].saturating_record(micros);
         }
     }
+}
+
+fn latencies() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("valid bounds")
 }
 
 /// Each of `connections` asks again as soon as it is answered, for as long as `period`.
@@ -99,24 +101,24 @@ pub async fn closed_loop(
 ) -> Answers {
     let start = Instant::now();
     let end = start + period;
+    let all = Arc::new(Mutex::new(Answers::new()));
     let mut clients = JoinSet::new();
     for number in 0..connections {
         let (target, mut requests) = (targets[number % targets.len()], requests.clone());
+        let all = all.clone();
         clients.spawn(async move {
-            let mut answers = Answers::new();
             let mut rng = SmallRng::seed_from_u64(rand::random());
             let mut connection = Connection::new(target);
             while Instant::now() < end {
                 connection.request.clear();
                 requests.next(&mut rng, &mut connection.request);
                 let asked = Instant::now();
-                let status = connection.ask(end + Duration::from_secs(10)).await;
-                answers.record(status, asked.elapsed(), start.elapsed());
+                let status = connection.ask().await;
+                record(&all, status, asked.elapsed(), asked - start);
             }
-            answers
         });
     }
-    join(start, clients).await
+    join(start, period, clients, &all).await
 }
 
 /// `rate` requests a second for as long as `period`, on at most `connections` of them. A
@@ -129,39 +131,61 @@ pub async fn open_loop(
     requests: impl Requests,
 ) -> Answers {
     let start = Instant::now() + Duration::from_millis(10);
-    let due = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let due = Arc::new(AtomicU64::new(0));
+    let all = Arc::new(Mutex::new(Answers::new()));
     let total = (rate * period.as_secs_f64()) as u64;
     let mut clients = JoinSet::new();
     for number in 0..connections {
         let (target, mut requests) = (targets[number % targets.len()], requests.clone());
-        let due = due.clone();
+        let (due, all) = (due.clone(), all.clone());
         clients.spawn(async move {
-            let mut answers = Answers::new();
             let mut rng = SmallRng::seed_from_u64(rand::random());
             let mut connection = Connection::new(target);
             loop {
-                let next = due.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let next = due.fetch_add(1, Ordering::Relaxed);
                 if next >= total {
-                    return answers;
+                    return;
                 }
                 let when = start + Duration::from_secs_f64(next as f64 / rate);
                 connection.request.clear();
                 requests.next(&mut rng, &mut connection.request);
-                sleep_until(when).await;
-                let status = connection.ask(when + Duration::from_secs(30)).await;
-                answers.record(status, when.elapsed(), start.elapsed());
+                // Timers cost as much as requests; those who are late need none.
+                if Instant::now() < when {
+                    sleep_until(when).await;
+                }
+                let status = connection.ask().await;
+                record(&all, status, when.elapsed(), when - start);
             }
         });
     }
-    join(start, clients).await
+    join(start, period, clients, &all).await
 }
 
-async fn join(start: Instant, mut clients: JoinSet<Answers>) -> Answers {
-    let mut all = Answers::new();
-    while let Some(answers) = clients.join_next().await {
-        all.merge(answers.expect("clients do not panic"));
-    }
+fn record(all: &Mutex<Answers>, status: u16, latency: Duration, due: Duration) {
+    all.lock().expect("nobody panics with it").record(status, latency, due);
+}
+
+/// Waits for the clients, at most [`PATIENCE`] beyond `period`; whoever still waits then has a
+/// connection that broke.
+async fn join(
+    start: Instant,
+    period: Duration,
+    mut clients: JoinSet<()>,
+    all: &Mutex<Answers>,
+) -> Answers {
+    let everybody = async {
+        while let Some(ended) = clients.join_next().await {
+            ended.expect("clients do not panic");
+        }
+    };
+    let in_time = timeout_at(start + period + PATIENCE, everybody).await;
+    let mut all = all.lock().expect("nobody panics with it").clone();
     all.elapsed = start.elapsed();
+    if in_time.is_err() {
+        for _ in 0..clients.len() {
+            all.record(0, PATIENCE, period);
+        }
+    }
     all
 }
 
@@ -178,14 +202,12 @@ impl Connection {
     }
 
     /// Sends the request and reads the answer: its status, or 0 if there is none.
-    async fn ask(&mut self, deadline: Instant) -> u16 {
-        match timeout_at(deadline, self.exchange()).await {
-            Ok(Ok(status)) => status,
-            _ => {
-                self.stream = None;
-                0
-            }
+    async fn ask(&mut self) -> u16 {
+        let status = self.exchange().await;
+        if status.is_err() {
+            self.stream = None;
         }
+        status.unwrap_or(0)
     }
 
     async fn exchange(&mut self) -> std::io::Result<u16> {

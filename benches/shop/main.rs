@@ -5,6 +5,7 @@
 
 mod load;
 mod peer;
+mod pictures;
 mod report;
 mod scenarios;
 mod world;
@@ -21,7 +22,7 @@ use world::World;
 Examples:
   cargo bench --bench shop
   cargo bench --bench shop -- --only uniform --only hot --seconds 5
-  cargo bench --bench shop -- --json media/bench.json")]
+  cargo bench --bench shop -- --media media")]
 struct Options {
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 3)]
@@ -32,9 +33,9 @@ struct Options {
     /// Run only the scenarios whose name contains this.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Write the figures to this file.
-    #[arg(long, value_name = "FILE")]
-    json: Option<std::path::PathBuf>,
+    /// Write the figures and their pictures to this folder, if everything was run.
+    #[arg(long, value_name = "FOLDER")]
+    media: Option<std::path::PathBuf>,
     /// Given by cargo; of no use here.
     #[arg(long, hide = true)]
     bench: bool,
@@ -52,8 +53,10 @@ async fn main() -> anyhow::Result<()> {
     result?;
     println!("{report}");
     println!("took {:.0} s", started.elapsed().as_secs_f64());
-    if let Some(path) = options.json {
-        std::fs::write(path, report.to_json()?)?;
+    if let Some(folder) = options.media.filter(|_| options.only.is_empty()) {
+        std::fs::write(folder.join("bench.json"), report.to_json()?)?;
+        std::fs::write(folder.join("bench-throughput.svg"), pictures::throughput(&report))?;
+        std::fs::write(folder.join("bench-processor.svg"), pictures::processor(&report))?;
     }
     Ok(())
 }

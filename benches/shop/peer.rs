@@ -33,7 +33,8 @@ impl Script {
     }
 }
 
-/// What pgbench printed.
+/// What pgbench printed. Like the shop, it tries ten times what another transaction got in
+/// the way of.
 #[derive(Clone, Copy, Debug)]
 pub struct PeerResult {
     pub rate: f64,
@@ -121,15 +122,15 @@ pub fn run(
         }
         Script::Info => vec![("info", format!("\\set me random(1, {readers})\n{INFO}"))],
     };
-    let folder = std::env::temp_dir();
+    let folder = tempfile::tempdir()?;
     let mut pgbench = Command::new(program()?);
     let (clients_text, seconds) = (clients.to_string(), seconds.to_string());
     pgbench
         .args(["-n", "-M", "prepared", "-j", "2", "-c", &clients_text, "-T", &seconds])
-        .args(["-h", world.socket_folder(), "-U", "merch", "--max-tries=1"])
+        .args(["-h", world.socket_folder(), "-U", "merch", "--max-tries=10"])
         .env("PGOPTIONS", script.session());
     for (name, text) in files {
-        let path: PathBuf = folder.join(format!("merch-store-{name}-{}.sql", std::process::id()));
+        let path = folder.path().join(format!("{name}.sql"));
         std::fs::write(&path, text)?;
         pgbench.arg("-f").arg(path);
     }

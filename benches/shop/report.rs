@@ -38,6 +38,16 @@ impl Report {
         self.figures.push(figure);
     }
 
+    /// The figures called `what`, each with its scenario's name, in order.
+    pub fn named(&self, what: &str) -> impl Iterator<Item = &Figure> {
+        self.figures.iter().filter(move |figure| figure.what.starts_with(what))
+    }
+
+    /// The figure called `what` of this scenario.
+    pub fn find(&self, scenario: &str, what: &str) -> Option<&Figure> {
+        self.named(what).find(|figure| figure.scenario == scenario)
+    }
+
     pub fn to_json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|json| json + "\n")
     }

@@ -70,13 +70,14 @@ impl World {
         Ok(World { url, tokens: Arc::new(tokens), postgres, folder, home })
     }
 
-    /// Starts a replica, configured like any other.
-    pub fn replica(&self) -> anyhow::Result<Replica> {
+    /// Starts a replica with settings as they come, but for those named here.
+    pub fn replica(&self, settings: &[(&str, &str)]) -> anyhow::Result<Replica> {
         let mut process = Command::new(env!("CARGO_BIN_EXE_merch-store"))
             .args(["serve", "--address", "127.0.0.1:0"])
             .env("MERCH__DATABASE__URL", &self.url)
             .env("MERCH__AUTH__JWT_SECRET", SECRET)
             .env("MERCH__LOG__LEVEL", "warn")
+            .envs(settings.iter().copied())
             .stdout(Stdio::piped())
             .spawn()?;
         let stdout = process.stdout.take().expect("piped");

@@ -19,7 +19,7 @@ use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
-use crate::http::{self, ServerOptions, Shop};
+use crate::http::{self, Infos, ServerOptions, Shop};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
@@ -165,6 +165,8 @@ impl Server {
         let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
         lifecycle.spawn_on_thread("writer", writing)?;
+        let (versions, reading) = engine::read_versions(database.clone());
+        lifecycle.spawn("versions", reading);
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
 
@@ -180,6 +182,7 @@ impl Server {
             tokens: tokens(config, &secret),
             proofs: Proofs::default(),
             lifecycle: lifecycle.clone(),
+            infos: Infos::new(config.info.cache_bytes, versions),
             history_limit: config.info.history_limit,
             body_limit: config.http.body_limit,
             request_timeout: config.http.request_timeout,

@@ -8,10 +8,12 @@
 mod batch;
 mod commit;
 mod queue;
+mod versions;
 
 use crate::storage::{Database, Writer};
 
 pub use queue::{Engine, EngineError, EngineOptions};
+pub use versions::{Versions, read_versions};
 
 /// Starts the engine on `database`: the handle, and the writer to be run as a task.
 pub fn start(

@@ -70,6 +70,18 @@ impl Engine {
         (Engine { queue, database, depth: depth() }, submissions)
     }
 
+    /// Refuses at once what [`Engine::submit`] would refuse as things stand: for callers who
+    /// have work to do before they know their command.
+    pub fn admit(&self) -> Result<(), EngineError> {
+        if !self.database.is_available() {
+            Err(EngineError::Unavailable.counted())
+        } else if self.queue.capacity() == 0 {
+            Err(EngineError::QueueFull.counted())
+        } else {
+            Ok(())
+        }
+    }
+
     /// Has `command` carried out. The answer comes after it is durable; dropping the wait
     /// may or may not stop the command.
     pub async fn submit(&self, command: Command) -> Result<Answer, EngineError> {

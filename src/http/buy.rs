@@ -12,7 +12,7 @@ use crate::shop::ledger::{Action, Command, Order, Refusal};
 
 use super::Shop;
 use super::error::{ApiError, CommonErrors, KeyErrors};
-use super::extract::{Authenticated, KeyHeader, OptionalKey};
+use super::extract::{Admitted, Authenticated, KeyHeader, OptionalKey};
 
 /// Buy an item.
 #[utoipa::path(
@@ -22,6 +22,7 @@ use super::extract::{Authenticated, KeyHeader, OptionalKey};
 )]
 pub async fn buy(
     State(shop): State<Arc<Shop>>,
+    _: Admitted,
     Authenticated(identity): Authenticated,
     key: OptionalKey,
     item: Result<Path<String>, PathRejection>,
@@ -42,11 +43,12 @@ pub async fn buy(
 )]
 pub async fn buy_by_post(
     shop: State<Arc<Shop>>,
+    admitted: Admitted,
     identity: Authenticated,
     key: OptionalKey,
     item: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    buy(shop, identity, key, item).await
+    buy(shop, admitted, identity, key, item).await
 }
 
 /// Answers every other method, HEAD included, which would be GET without its answer: looking

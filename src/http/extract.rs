@@ -29,6 +29,19 @@ impl FromRequestParts<Arc<Shop>> for Authenticated {
     }
 }
 
+/// The engine has room for one more order. Asked first: when there is more to do than can be
+/// done, refusing has to be cheap.
+pub struct Admitted;
+
+impl FromRequestParts<Arc<Shop>> for Admitted {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, shop: &Arc<Shop>) -> Result<Self, ApiError> {
+        shop.engine.admit()?;
+        Ok(Admitted)
+    }
+}
+
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;

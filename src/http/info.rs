@@ -2,59 +2,125 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use bytes::Bytes;
+use metrics::{Counter, counter};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::engine::Versions;
+use crate::shop::AccountId;
 use crate::storage::Info;
 
 use super::Shop;
 use super::error::{ApiError, CommonErrors};
 use super::extract::Authenticated;
 
+/// What an answer takes besides its body, and with it on average, in bytes: a table has room
+/// for so many.
+const OVERHEAD: usize = 128;
+const TYPICAL: usize = 2048;
+
 /// The user's account at one moment.
 #[derive(Serialize, ToSchema)]
-pub struct InfoResponse {
+pub struct InfoResponse<'info> {
     /// Coins at hand.
     coins: i64,
     /// What was bought.
-    inventory: Vec<InventoryItem>,
+    inventory: Vec<InventoryItem<'info>>,
     #[serde(rename = "coinHistory")]
-    coin_history: CoinHistory,
+    coin_history: CoinHistory<'info>,
 }
 
 /// How many of one item the user has bought.
 #[derive(Serialize, ToSchema)]
-pub struct InventoryItem {
+pub struct InventoryItem<'info> {
     #[serde(rename = "type")]
     #[schema(example = "cup")]
-    kind: String,
+    kind: &'info str,
     /// At least 1.
     quantity: i64,
 }
 
 /// The newest transfers each way, newest first.
 #[derive(Serialize, ToSchema)]
-pub struct CoinHistory {
-    received: Vec<ReceivedCoins>,
-    sent: Vec<SentCoins>,
+pub struct CoinHistory<'info> {
+    received: Vec<ReceivedCoins<'info>>,
+    sent: Vec<SentCoins<'info>>,
 }
 
 /// One transfer to the user.
 #[derive(Serialize, ToSchema)]
-pub struct ReceivedCoins {
+pub struct ReceivedCoins<'info> {
     #[serde(rename = "fromUser")]
-    from_user: String,
+    from_user: &'info str,
     amount: i64,
 }
 
 /// One transfer from the user.
 #[derive(Serialize, ToSchema)]
-pub struct SentCoins {
+pub struct SentCoins<'info> {
     #[serde(rename = "toUser")]
-    to_user: String,
+    to_user: &'info str,
     amount: i64,
+}
+
+/// Answers of `GET /api/info` that this replica gave, in a bounded part of its memory. One is
+/// given again only after the database said that the account is still at the same version.
+pub struct Infos {
+    answers: Cache<AccountId, Given, Size>,
+    versions: Versions,
+    recalled: Counter,
+    read: Counter,
+}
+
+#[derive(Clone)]
+struct Given {
+    version: i64,
+    body: Bytes,
+}
+
+#[derive(Clone)]
+struct Size;
+
+impl Infos {
+    /// Remembers answers of at most `capacity` bytes altogether.
+    pub fn new(capacity: usize, versions: Versions) -> Infos {
+        Infos {
+            answers: Cache::with_weighter(capacity / TYPICAL, capacity as u64, Size),
+            versions,
+            recalled: counter!("merch_info_answers_total", "source" => "memory"),
+            read: counter!("merch_info_answers_total", "source" => "database"),
+        }
+    }
+
+    /// What was answered before, if the account is still as it was then.
+    async fn recall(&self, account: AccountId) -> Option<Bytes> {
+        let given = self.answers.get(&account)?;
+        let version = self.versions.read(account).await?;
+        (version == given.version).then(|| {
+            self.recalled.increment(1);
+            given.body
+        })
+    }
+
+    fn remember(&self, account: AccountId, info: &Info) -> Bytes {
+        self.read.increment(1);
+        let body = serde_json::to_vec(&InfoResponse::from(info)).expect("plain data is JSON");
+        let body = Bytes::from(body);
+        self.answers.insert(account, Given { version: info.version, body: body.clone() });
+        body
+    }
+}
+
+impl Weighter<AccountId, Given> for Size {
+    fn weight(&self, _: &AccountId, given: &Given) -> u64 {
+        (given.body.len() + OVERHEAD) as u64
+    }
 }
 
 /// Coins, inventory and the newest transfers, as they were at one moment.
@@ -65,26 +131,37 @@ pub struct SentCoins {
 pub async fn info(
     State(shop): State<Arc<Shop>>,
     Authenticated(identity): Authenticated,
-) -> Result<Json<InfoResponse>, ApiError> {
-    let limit = i64::from(shop.history_limit);
-    let info = shop.database.info_fetch(identity.account, limit).await?;
-    Ok(Json(info.ok_or(ApiError::Unauthorized)?.into()))
+) -> Result<impl IntoResponse, ApiError> {
+    let account = identity.account;
+    let body = match shop.infos.recall(account).await {
+        Some(body) => body,
+        None => {
+            let info = shop.database.info_fetch(account, shop.history_limit.into()).await?;
+            shop.infos.remember(account, &info.ok_or(ApiError::Unauthorized)?)
+        }
+    };
+    Ok(([(header::CONTENT_TYPE, "application/json")], body))
 }
 
-impl From<Info> for InfoResponse {
-    fn from(info: Info) -> InfoResponse {
-        let inventory = info.inventory.into_iter();
-        let received = info.received.into_iter();
-        let sent = info.sent.into_iter();
+impl<'info> From<&'info Info> for InfoResponse<'info> {
+    fn from(info: &'info Info) -> InfoResponse<'info> {
+        let inventory = info.inventory.iter();
+        let received = info.received.iter();
+        let sent = info.sent.iter();
         InfoResponse {
             coins: info.coins,
-            inventory: inventory.map(|(kind, quantity)| InventoryItem { kind, quantity }).collect(),
+            inventory: inventory
+                .map(|(kind, quantity)| InventoryItem { kind, quantity: *quantity })
+                .collect(),
             coin_history: CoinHistory {
                 received: received
-                    .map(|(from, amount)| ReceivedCoins { from_user: from.to_string(), amount })
+                    .map(|(from, amount)| ReceivedCoins {
+                        from_user: from.as_str(),
+                        amount: *amount,
+                    })
                     .collect(),
                 sent: sent
-                    .map(|(to, amount)| SentCoins { to_user: to.to_string(), amount })
+                    .map(|(to, amount)| SentCoins { to_user: to.as_str(), amount: *amount })
                     .collect(),
             },
         }

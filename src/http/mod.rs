@@ -36,6 +36,9 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 use crate::storage::Database;
 
+use observe::Observer;
+
+pub use info::Infos;
 pub use server::{ServerOptions, serve};
 
 /// Everything that handlers share.
@@ -52,6 +55,8 @@ pub struct Shop {
     pub proofs: Proofs,
     /// Says when to be unready and to close connections after their answers.
     pub lifecycle: Lifecycle,
+    /// Answers of `/api/info` that may still be true.
+    pub infos: Infos,
     /// Transfers that `/api/info` shows each way, at most.
     pub history_limit: u16,
     /// The largest request body, in bytes.
@@ -73,18 +78,23 @@ pub fn openapi() -> OpenApi {
 pub fn router(shop: Shop) -> Router {
     let shop = Arc::new(shop);
     let (api, openapi) = api().split_for_parts();
+    let observer = Arc::new(Observer::new(shop.clone()));
+    // One layer made of three, outermost first: each layer of a router boxes every request.
+    let around = (
+        middleware::from_fn_with_state(observer, observe::observe),
+        CatchPanicLayer::custom(error::panicked),
+        DefaultBodyLimit::max(shop.body_limit),
+    );
     let mut router = api
         .merge(docs::router(openapi))
         .route("/metrics", get(metrics::metrics))
         .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(shop.body_limit));
+        .method_not_allowed_fallback(error::method_not_allowed);
     if let Some(gate) = shop.gate.clone() {
         router = router.layer(middleware::from_fn_with_state(gate, limits::limit));
     }
     router
-        .layer(CatchPanicLayer::custom(error::panicked))
-        .layer(middleware::from_fn_with_state(shop.clone(), observe::observe))
+        .layer(around)
         .with_state(shop)
 }
 

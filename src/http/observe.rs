@@ -1,13 +1,14 @@
 //! Around every request: an id, a time limit, a span, a line in the log, metrics.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use metrics::{counter, histogram};
+use metrics::{Counter, Histogram, counter, histogram};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -16,14 +17,57 @@ use super::error::ApiError;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What is recorded of requests, and the shop whose settings say how.
+pub struct Observer {
+    shop: Arc<Shop>,
+    /// Looking a metric up by its labels costs several times what adding to it does.
+    recorded: RwLock<HashMap<Box<str>, HashMap<u16, Recorded>>>,
+}
+
+/// The metrics of one route and status.
+#[derive(Clone)]
+struct Recorded {
+    requests: Counter,
+    seconds: Histogram,
+}
+
+impl Observer {
+    /// An observer that has seen nothing yet.
+    pub fn new(shop: Arc<Shop>) -> Observer {
+        Observer { shop, recorded: RwLock::default() }
+    }
+
+    fn record(&self, route: &str, status: u16, elapsed: Duration) {
+        let known = {
+            let recorded = self.recorded.read().expect("nobody panics with it");
+            recorded.get(route).and_then(|by_status| by_status.get(&status)).cloned()
+        };
+        let Recorded { requests, seconds } = known.unwrap_or_else(|| self.metrics(route, status));
+        requests.increment(1);
+        seconds.record(elapsed);
+    }
+
+    fn metrics(&self, route: &str, status: u16) -> Recorded {
+        let labels = [("route", route.to_owned()), ("status", status.to_string())];
+        let metrics = Recorded {
+            requests: counter!("merch_http_requests_total", &labels),
+            seconds: histogram!("merch_http_request_seconds", &labels[..1]),
+        };
+        let mut recorded = self.recorded.write().expect("nobody panics with it");
+        recorded.entry(route.into()).or_default().insert(status, metrics.clone());
+        metrics
+    }
+}
+
 /// Runs the rest of the stack under the shop's time limit and records how it went. The
 /// path is logged, the query and the headers are not: they may hold what is not ours.
 pub async fn observe(
-    State(shop): State<Arc<Shop>>,
+    State(observer): State<Arc<Observer>>,
     matched: Option<MatchedPath>,
     request: Request,
     next: Next,
 ) -> Response {
+    let shop = &observer.shop;
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
@@ -46,10 +90,8 @@ pub async fn observe(
         });
     }
     // The route, not the path: a client must not be able to invent label values.
-    let route = matched.map_or("unmatched".into(), |matched| matched.as_str().to_owned());
-    let labels = [("route", route), ("status", status.to_string())];
-    counter!("merch_http_requests_total", &labels).increment(1);
-    histogram!("merch_http_request_seconds", &labels[..1]).record(elapsed);
+    let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
+    observer.record(route, status, elapsed);
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);

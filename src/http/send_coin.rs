@@ -13,7 +13,7 @@ use crate::shop::{Amount, Username};
 use super::Shop;
 use super::buy::place;
 use super::error::{ApiError, CommonErrors, KeyErrors};
-use super::extract::{Authenticated, Body, KeyHeader, OptionalKey, json_object};
+use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey, json_object};
 
 /// Whom to give coins, and how many.
 #[derive(Deserialize, ToSchema)]
@@ -36,6 +36,7 @@ pub struct SendCoinRequest {
 )]
 pub async fn send_coin(
     State(shop): State<Arc<Shop>>,
+    _: Admitted,
     Authenticated(identity): Authenticated,
     key: OptionalKey,
     Body(body): Body,

@@ -36,22 +36,24 @@ impl Database {
         Ok(row.map(|(id, password_hash)| Credentials { account: AccountId(id), password_hash }))
     }
 
-    /// The names of `accounts`; the database is asked for those that nobody remembers.
-    pub async fn usernames_fetch(
+    /// The names of the accounts with these numbers, in the same order; the database is asked
+    /// for those that nobody remembers.
+    pub(super) async fn usernames_fetch(
         &self,
-        accounts: impl Iterator<Item = AccountId>,
-    ) -> Result<HashMap<AccountId, Username>, StorageError> {
-        let mut names = HashMap::new();
-        let mut unknown = Vec::new();
-        for account in accounts {
-            match self.names().username(account) {
-                Some(username) => drop(names.insert(account, username)),
-                None => unknown.push(account.0),
-            }
-        }
+        accounts: Vec<i64>,
+    ) -> Result<Vec<Username>, StorageError> {
+        let known: Vec<Option<Username>> =
+            accounts.iter().map(|account| self.names().username(AccountId(*account))).collect();
+        let mut unknown: Vec<i64> = accounts
+            .iter()
+            .zip(&known)
+            .filter_map(|(account, name)| name.is_none().then_some(*account))
+            .collect();
         if unknown.is_empty() {
-            return Ok(names);
+            return Ok(known.into_iter().flatten().collect());
         }
+        unknown.sort_unstable();
+        unknown.dedup();
         let rows: Vec<(i64, String)> = self
             .run(move |connection| {
                 let unknown = unknown.clone();
@@ -63,14 +65,19 @@ impl Database {
                 })
             })
             .await?;
+        let mut read = HashMap::with_capacity(rows.len());
         for (id, username) in rows {
-            let (account, username) = (AccountId(id), Username::parse(&username));
-            let username = username
+            let username = Username::parse(&username)
                 .map_err(|error| StorageError::Unexpected(format!("user {id}: {error}")))?;
-            self.names().remember(account, &username);
-            names.insert(account, username);
+            self.names().remember(AccountId(id), &username);
+            read.insert(id, username);
         }
-        Ok(names)
+        let name = |(account, known): (i64, Option<Username>)| {
+            known.or_else(|| read.get(&account).cloned()).ok_or_else(|| {
+                StorageError::Unexpected(format!("user {account} has history but no name"))
+            })
+        };
+        accounts.into_iter().zip(known).map(name).collect()
     }
 
     /// Whether there is such an account.

@@ -1,5 +1,7 @@
 //! What `GET /api/info` shows, in one statement: one snapshot.
 
+use std::collections::HashMap;
+
 use crate::shop::{AccountId, Username};
 
 use super::{Database, StorageError};
@@ -9,6 +11,9 @@ use super::{Database, StorageError};
 pub struct Info {
     /// Coins at hand, 0 or more.
     pub coins: i64,
+    /// Changes with every movement into or out of the account and never comes again: as long
+    /// as it is the same, so is everything here.
+    pub version: i64,
     /// Items and how many of each, in the catalogue's order.
     pub inventory: Vec<(String, i64)>,
     /// From whom, and how many coins.
@@ -25,67 +30,68 @@ impl Database {
         account: AccountId,
         history_limit: i64,
     ) -> Result<Option<Info>, StorageError> {
-        // What it is, its place in the list, whose or what it is, the number of them.
-        type Row = (i16, i64, i64, Option<String>, i64);
-        let rows: Vec<Row> = self
+        // One row with columns of lists: half the work of two hundred rows, on either side.
+        type Row = (i64, i64, Vec<String>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>);
+        let row: Option<Row> = self
             .run(move |connection| {
                 Box::pin(async move {
                     sqlx::query_as(
-                        "SELECT 0::int2, 0::int8, 0::int8, NULL::text, coins
-                         FROM balance WHERE user_id = $1
-                         UNION ALL
-                         SELECT 1::int2, item_id, 0, name, quantity
-                         FROM inventory JOIN merch ON merch.id = item_id WHERE user_id = $1
-                         UNION ALL
-                         (SELECT 2::int2, id, from_id, NULL, amount
-                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL
-                          ORDER BY id DESC LIMIT $2)
-                         UNION ALL
-                         (SELECT 3::int2, id, to_id, NULL, amount
-                          FROM history WHERE from_id = $1 AND item_id IS NULL
-                          ORDER BY id DESC LIMIT $2)",
+                        "SELECT coins, version, coalesce(items, '{}'), coalesce(quantities, '{}'),
+                                coalesce(senders, '{}'), coalesce(received, '{}'),
+                                coalesce(recipients, '{}'), coalesce(sent, '{}')
+                         FROM balance,
+                         (SELECT array_agg(name ORDER BY item_id), array_agg(quantity ORDER BY item_id)
+                          FROM inventory JOIN merch ON merch.id = item_id
+                          WHERE user_id = $1) AS owned (items, quantities),
+                         (SELECT array_agg(from_id ORDER BY id DESC), array_agg(amount ORDER BY id DESC)
+                          FROM (SELECT id, from_id, amount
+                                FROM history WHERE to_id = $1 AND from_id IS NOT NULL
+                                ORDER BY id DESC LIMIT $2) AS newest) AS earned (senders, received),
+                         (SELECT array_agg(to_id ORDER BY id DESC), array_agg(amount ORDER BY id DESC)
+                          FROM (SELECT id, to_id, amount
+                                FROM history WHERE from_id = $1 AND item_id IS NULL
+                                ORDER BY id DESC LIMIT $2) AS newest) AS given (recipients, sent)
+                         WHERE balance.user_id = $1",
                     )
                     .bind(account.0)
                     .bind(history_limit)
-                    .fetch_all(connection)
+                    .fetch_optional(connection)
                     .await
                 })
             })
             .await?;
-
-        let mut coins = None;
-        let mut inventory = Vec::new();
-        let (mut received, mut sent) = (Vec::new(), Vec::new());
-        for (part, place, other, name, number) in rows {
-            match part {
-                0 => coins = Some(number),
-                1 => inventory.push((place, name.unwrap_or_default(), number)),
-                2 => received.push((place, AccountId(other), number)),
-                _ => sent.push((place, AccountId(other), number)),
-            }
-        }
-        let Some(coins) = coins else {
+        let Some((coins, version, items, quantities, senders, received, recipients, sent)) = row
+        else {
             return Ok(None);
         };
-        inventory.sort_unstable_by_key(|(item, ..)| *item);
-        received.sort_unstable_by_key(|(entry, ..)| std::cmp::Reverse(*entry));
-        sent.sort_unstable_by_key(|(entry, ..)| std::cmp::Reverse(*entry));
-        let others = received.iter().chain(&sent).map(|(_, other, _)| *other);
-        let names = self.usernames_fetch(others).await?;
-        let named =
-            |rows: Vec<(i64, AccountId, i64)>| -> Result<Vec<(Username, i64)>, StorageError> {
-                let name = |account| names.get(account).cloned().ok_or_else(|| nameless(*account));
-                rows.iter().map(|(_, other, amount)| Ok((name(other)?, *amount))).collect()
-            };
+        let mut received_from = self.usernames_fetch([senders, recipients].concat()).await?;
+        let sent_to = received_from.split_off(received.len());
         Ok(Some(Info {
             coins,
-            inventory: inventory.into_iter().map(|(_, name, number)| (name, number)).collect(),
-            received: named(received)?,
-            sent: named(sent)?,
+            version,
+            inventory: items.into_iter().zip(quantities).collect(),
+            received: received_from.into_iter().zip(received).collect(),
+            sent: sent_to.into_iter().zip(sent).collect(),
         }))
     }
-}
 
-fn nameless(account: AccountId) -> StorageError {
-    StorageError::Unexpected(format!("user {} has history but no name", account.0))
+    /// The versions of `accounts`, of those that exist: see [`Info::version`].
+    pub async fn versions_fetch(
+        &self,
+        accounts: Vec<AccountId>,
+    ) -> Result<HashMap<AccountId, i64>, StorageError> {
+        let accounts: Vec<i64> = accounts.into_iter().map(|account| account.0).collect();
+        let rows: Vec<(i64, i64)> = self
+            .run(move |connection| {
+                let accounts = accounts.clone();
+                Box::pin(async move {
+                    sqlx::query_as("SELECT user_id, version FROM balance WHERE user_id = ANY($1)")
+                        .bind(accounts)
+                        .fetch_all(connection)
+                        .await
+                })
+            })
+            .await?;
+        Ok(rows.into_iter().map(|(account, version)| (AccountId(account), version)).collect())
+    }
 }

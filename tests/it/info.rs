@@ -148,3 +148,47 @@ fn adds_up(info: &Value) {
     let pens = info["inventory"][0]["quantity"].as_i64().unwrap_or(0);
     assert_eq!(info["coins"], 1000 + sum("received") - sum("sent") - 10 * pens, "{info}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_replica_gives_an_answer_older_than_an_acknowledged_change_on_another() {
+    let shop = TestShop::open().await;
+    let replicas = [shop.base.clone(), shop.replica(|_| {}).await];
+    join_all((0..4).map(async |pair| {
+        let giver = shop.logs_in(&format!("giver {pair}")).await;
+        let taker = shop.logs_in(&format!("taker {pair}")).await;
+        let at = |person: &Person| replicas.clone().map(|base| person.at(&base));
+        let (giver, taker) = (at(&giver), at(&taker));
+        for round in 1..=25 {
+            giver[round % 2].sends(&taker[0].name, 1).await.is_done();
+            if round % 5 == 0 {
+                taker[0].buys("pen").await.is_done();
+            }
+            let pens = i64::try_from(round / 5).unwrap();
+            let moved = i64::try_from(round).unwrap();
+            // Asked twice: the second time there is an answer to remember.
+            for _ in 0..2 {
+                let infos = join_all(taker.iter().chain(&giver).map(Person::info)).await;
+                for info in &infos[..2] {
+                    assert_eq!(info["coins"], 1000 + moved - 10 * pens);
+                    assert_eq!(info["coinHistory"]["received"].as_array().unwrap().len(), round);
+                }
+                for info in &infos[2..] {
+                    assert_eq!(info["coins"], 1000 - moved);
+                    assert_eq!(info["coinHistory"]["sent"].as_array().unwrap().len(), round);
+                }
+            }
+        }
+    }))
+    .await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_not_remembered_and_the_answers_are_the_same() {
+    let shop = TestShop::with(|config| config.info.cache_bytes = 0).await;
+    let alice = shop.logs_in("alice").await;
+    for held in [990, 980] {
+        alice.buys("pen").await.is_done();
+        assert_eq!(alice.coins().await, held);
+        assert_eq!(alice.coins().await, held);
+    }
+}

@@ -34,6 +34,10 @@ async fn the_numbers_tell_what_happened() {
         alice.gets(path).await.is_error(404, "not_found");
     }
 
+    for _ in 0..3 {
+        alice.info().await;
+    }
+
     let metrics = numbers(&client, &shop).await;
     for (name, expected) in [
         (r#"merch_http_requests_total{route="/api/auth",status="200"}"#, 1.0),
@@ -56,6 +60,8 @@ async fn the_numbers_tell_what_happened() {
         (r#"merch_engine_refusals_total{code="unknown_item"}"#, 1.0),
         (r#"merch_engine_refusals_total{code="self_transfer"}"#, 2.0),
         (r#"merch_engine_errors_total{error="failed"}"#, 1.0),
+        (r#"merch_info_answers_total{source="database"}"#, 1.0),
+        (r#"merch_info_answers_total{source="memory"}"#, 2.0),
         ("merch_engine_queue_depth", 0.0),
         ("merch_hashing_queue_depth", 0.0),
     ] {
