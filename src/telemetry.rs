@@ -32,7 +32,9 @@ static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)
 /// A log that is kept. Dropped, it waits until every line is in its file.
 #[must_use = "lines that are under way are lost without it"]
 #[derive(Debug)]
-pub struct Logging(Option<Writing>);
+pub struct Logging {
+    _writing: Option<Writing>,
+}
 
 /// Sends logs to `log.file` from here on, or to standard error, there in colour if that is a
 /// terminal.
@@ -56,7 +58,7 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     }
     // `init` panics if logging was started before.
     let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));
-    Ok(Logging(writing))
+    Ok(Logging { _writing: writing })
 }
 
 /// What is logged: `log.level`, or what it was changed to since. Empty before logging starts.

@@ -77,9 +77,9 @@ impl Record {
         activity: Activity,
     ) -> Record {
         own.in_flight.increment(1);
-        let started = Instant::now();
+
         Record {
-            started,
+            started: Instant::now(),
             id,
             client,
             method: request.0,
@@ -88,7 +88,6 @@ impl Record {
             status: CLIENT_CLOSED,
             answers: own,
             picked: None,
-            asked: started,
             bytes: 0,
             cut: false,
             logged,

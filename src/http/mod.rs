@@ -93,9 +93,7 @@ pub fn router(shop: Shop) -> Router {
     if let Some(gate) = shop.gate.clone() {
         router = router.layer(middleware::from_fn_with_state(gate, limits::limit));
     }
-    router
-        .layer(around)
-        .with_state(shop)
+    router.layer(around).with_state(shop)
 }
 
 fn api() -> OpenApiRouter<Arc<Shop>> {

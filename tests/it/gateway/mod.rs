@@ -8,6 +8,7 @@ mod heads;
 mod limits;
 mod observe;
 mod program;
+mod replicas;
 mod retries;
 mod smuggling;
 mod tls;
