@@ -125,6 +125,20 @@ postgres_programs() {
         /opt/local/lib/postgresql*/bin/postgres
 }
 
+# need_redis: the server program, which is enough; nobody needs to set up a server.
+need_redis() {
+    if have redis-server; then
+        return
+    fi
+    if have apt-get; then
+        apt_update Redis
+        apt_install_redis
+    elif have brew; then
+        brew_install Redis redis
+    fi
+    have redis-server || die "Redis is missing; install its redis-server and run this again"
+}
+
 # need_browser: Chrome or Chromium, and the driver through which the tests use it. Fails
 # where there is none to be had.
 need_browser() {
@@ -199,6 +213,21 @@ apt_install_postgres() {
     # Servers that somebody sets up later shall come as they always do.
     as_root rm -f "$file"
     as_root rmdir "$folder" 2>/dev/null || true
+    [ "$status" = 0 ] || exit "$status"
+}
+
+# Installs Redis without starting a server that nobody asked for: a package may only start one
+# where this program says so.
+apt_install_redis() {
+    local policy=/usr/sbin/policy-rc.d status=0
+    if [ -e "$policy" ]; then
+        apt_install Redis redis-server
+        return
+    fi
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+    (apt_install Redis redis-server) || status=$?
+    as_root rm -f "$policy"
     [ "$status" = 0 ] || exit "$status"
 }
 

@@ -4,8 +4,12 @@
 
 #![expect(missing_docs, reason = "config/default.toml explains every key")]
 
+mod gateway;
+mod upstream;
+
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,11 +17,17 @@ use config::{Environment, File, FileFormat};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
 
+pub use gateway::{BackendUrl, Gateway, MAX_BACKENDS, PathPattern};
+pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
+
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// Longer than any request is waited for; PostgreSQL takes it.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(86_400);
+
+/// A log file with room for a few lines.
+const MIN_LOG_BYTES: u64 = 4096;
 
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -118,6 +128,9 @@ pub struct Log {
     pub level: String,
     pub format: LogFormat,
     pub access: bool,
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub file: Option<PathBuf>,
+    pub file_max_bytes: u64,
 }
 
 /// For whom a line of the log is made.
@@ -128,19 +141,29 @@ pub enum LogFormat {
     Json,
 }
 
-/// `[gateway]`: where the gateway listens; `serve` has no use for it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Gateway {
-    pub address: SocketAddr,
-}
-
-/// `[limits]`: a client's bucket of requests at the gateway; `serve` has no use for it.
+/// `[limits]`: how much each client may ask for, at the gateway or of a shop without one.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     pub capacity: u32,
     pub rate_per_sec: u32,
+    pub key: LimitsKey,
+    pub header: String,
+    #[serde(deserialize_with = "secret_unless_empty")]
+    pub redis_url: Option<SecretString>,
+    #[serde(rename = "redis_timeout_ms", deserialize_with = "milliseconds")]
+    pub redis_timeout: Duration,
+    pub max_keys: usize,
+    pub serve: bool,
+}
+
+/// What clients are told apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitsKey {
+    Address,
+    JwtSubject,
+    Header,
 }
 
 /// A setting that cannot be; `Display` names its key and is meant for the operator.
@@ -206,23 +229,38 @@ impl Config {
             ("auth.hash_queue", self.auth.hash_queue, 0..=1_000_000),
             ("engine.queue_capacity", self.engine.queue_capacity.get(), 1..=1_000_000),
             ("engine.max_batch", self.engine.max_batch.get(), 1..=10_000),
+            ("limits.capacity", self.limits.capacity as usize, 1..=1_000_000),
+            ("limits.rate_per_sec", self.limits.rate_per_sec as usize, 0..=1_000_000),
+            ("limits.max_keys", self.limits.max_keys, 1000..=10_000_000),
         ];
         for (key, value, range) in limits {
-            if !range.contains(&value) {
-                let (least, most) = range.into_inner();
-                return Err(InvalidConfig(format!("{key} must be from {least} to {most}")));
-            }
+            within(key, value, range)?;
+        }
+        if self.log.file_max_bytes < MIN_LOG_BYTES {
+            return Err(InvalidConfig(format!(
+                "log.file_max_bytes must be at least {MIN_LOG_BYTES}"
+            )));
         }
         if self.database.statement_timeout > LONGEST_STATEMENT {
             return Err(InvalidConfig(
                 "database.statement_timeout_ms must be at most a day".into(),
             ));
         }
+        self.gateway.check()?;
         if self.info.history_limit == 0 {
             return Err(InvalidConfig("info.history_limit must be at least 1".into()));
         }
         Ok(())
     }
+}
+
+/// Refuses a value of `key` that is not in `range`.
+fn within(key: &str, value: usize, range: RangeInclusive<usize>) -> Result<(), InvalidConfig> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    let (least, most) = range.into_inner();
+    Err(InvalidConfig(format!("{key} must be from {least} to {most}")))
 }
 
 fn invalid(error: config::ConfigError) -> InvalidConfig {
@@ -244,6 +282,11 @@ fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
 fn secret_unless_empty<'de, D: Deserializer<'de>>(
     value: D,
 ) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+fn path_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
     let text = String::deserialize(value)?;
     Ok((!text.is_empty()).then(|| text.into()))
 }
@@ -299,8 +342,19 @@ mod tests {
             ),
             (("MERCH__ENGINE__REPLAY_DEADLINE_MS", "0"), "engine.replay_deadline_ms"),
             (("MERCH__LOG__FORMAT", "xml"), "log.format"),
+            (("MERCH__LOG__FILE_MAX_BYTES", "100"), "log.file_max_bytes"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
             (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
+            (("MERCH__GATEWAY__BACKENDS", "https://shop"), "gateway.backends"),
+            (("MERCH__GATEWAY__BACKENDS", "http://shop/api"), "gateway.backends"),
+            (("MERCH__GATEWAY__TRUSTED_PROXIES", "10.0.0.0/40"), "gateway.trusted_proxies"),
+            (("MERCH__GATEWAY__HIDDEN_PATHS", "metrics"), "gateway.hidden_paths"),
+            (("MERCH__GATEWAY__TLS_CERTIFICATE", "cert.pem"), "gateway.tls_key"),
+            (("MERCH__LIMITS__CAPACITY", "0"), "limits.capacity"),
+            (("MERCH__LIMITS__RATE_PER_SEC", "1000001"), "limits.rate_per_sec"),
+            (("MERCH__LIMITS__RATE_PER_SEC", "0.5"), "limits.rate_per_sec"),
+            (("MERCH__LIMITS__KEY", "cookie"), "limits.key"),
+            (("MERCH__LIMITS__MAX_KEYS", "1"), "limits.max_keys"),
         ] {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");

@@ -6,11 +6,13 @@
 //! - [`storage`]: the only SQL. Reads, and the one door to a transaction.
 //! - [`engine`]: the queue and the writer. The only place where balances change.
 //! - [`auth`]: passwords and tokens.
+//! - [`limits`]: token buckets, who a client is, where limits live.
 //! - [`http`]: the public contract, one file a route.
+//! - [`gateway`]: in front of replicas; it knows nothing of the shop.
 //! - [`cli`]: one file a subcommand; puts the rest together.
 //!
-//! Beside them stand what any service needs: [`config`], [`lifecycle`], [`telemetry`], and
-//! for a shop without a database of its own [`data_folder`] and [`private_postgres`].
+//! Beside them stand what any service needs: [`accept`], [`config`], [`lifecycle`],
+//! [`telemetry`], and for a shop without a database of its own [`data_folder`] and [`private_postgres`].
 //! `docs/ARCHITECTURE.md` has the map, the invariants and the way of a purchase.
 
 #![warn(missing_docs)]
@@ -24,10 +26,15 @@ pub mod engine;
 
 pub mod auth;
 
+pub mod limits;
+
 pub mod http;
+
+pub mod gateway;
 
 pub mod cli;
 
+pub mod accept;
 pub mod config;
 pub mod data_folder;
 pub mod lifecycle;

@@ -1,14 +1,23 @@
 //! What the process says of itself: logs and metrics.
 
+mod lines;
+mod rolling;
+
 use std::io::IsTerminal;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::SystemTime;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{InvalidConfig, Log, LogFormat};
+
+use lines::Writing;
+use rolling::RollingFile;
 
 /// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
 const SECONDS: [f64; 12] =
@@ -17,20 +26,64 @@ const SECONDS: [f64; 12] =
 /// Bounds for batch sizes, in commands.
 const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
-/// Sends logs to standard error from here on, in colour only if that is a terminal.
-pub fn start_logging(log: &Log) -> Result<(), InvalidConfig> {
-    // sqlx logs every notice of the server; its errors reach our own log with more context.
-    let filter = EnvFilter::try_new(format!("sqlx=warn,{}", log.level))
-        .map_err(|error| InvalidConfig::new("log.level", error))?;
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+/// The filter in force and its text, from the moment that logging starts.
+static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)> = OnceLock::new();
+
+/// A log that is kept. Dropped, it waits until every line is in its file.
+#[must_use = "lines that are under way are lost without it"]
+#[derive(Debug)]
+pub struct Logging {
+    _writing: Option<Writing>,
+}
+
+/// Sends logs to `log.file` from here on, or to standard error, there in colour if that is a
+/// terminal.
+pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
+    let (filter, handle) = reload::Layer::new(log_filter(&log.level)?);
+    let (writer, writing) = match &log.file {
+        Some(path) => {
+            let (lines, writing) = RollingFile::open(path, log.file_max_bytes, SystemTime::now())
+                .and_then(lines::write_to)
+                .map_err(|error| InvalidConfig::new("log.file", error))?;
+            (BoxMakeWriter::new(move || lines.clone()), Some(writing))
+        }
+        None => (BoxMakeWriter::new(std::io::stderr), None),
+    };
+    let in_colour = log.file.is_none() && std::io::stderr().is_terminal();
+    let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
+    let logs = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Pretty => logs.compact().finish().init(),
-        LogFormat::Json => logs.json().flatten_event(true).finish().init(),
+        LogFormat::Pretty => logs.with(lines.compact()).init(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
+    }
+    // `init` panics if logging was started before.
+    let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));
+    Ok(Logging { _writing: writing })
+}
+
+/// What is logged: `log.level`, or what it was changed to since. Empty before logging starts.
+pub fn log_level() -> String {
+    let level =
+        LOG_FILTER.get().map(|(_, level)| level.lock().unwrap_or_else(PoisonError::into_inner));
+    level.map(|level| level.clone()).unwrap_or_default()
+}
+
+/// Logs at `level` from here on; an error if there is no such level. Nothing happens before
+/// logging starts.
+pub fn set_log_level(level: &str) -> Result<(), InvalidConfig> {
+    let filter = log_filter(level)?;
+    if let Some((handle, current)) = LOG_FILTER.get() {
+        let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+        handle.reload(filter).map_err(|error| InvalidConfig::new("log.level", error))?;
+        *current = level.to_owned();
     }
     Ok(())
+}
+
+fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
+    // sqlx logs every notice of the server; its errors reach our own log with more context.
+    EnvFilter::try_new(format!("sqlx=warn,{level}"))
+        .map_err(|error| InvalidConfig::new("log.level", error))
 }
 
 /// The process's metrics, in Prometheus's text format; the first call starts collecting.
@@ -53,6 +106,16 @@ fn describe() {
     describe_counter!("merch_http_requests_total", "Requests answered, by route and status");
     describe_histogram!("merch_http_request_seconds", Unit::Seconds, "Time to answer, by route");
     describe_gauge!("merch_http_connections", "Open connections");
+    describe_counter!("merch_gateway_requests_total", "Requests answered, by backend and status");
+    describe_histogram!(
+        "merch_gateway_request_seconds",
+        Unit::Seconds,
+        "From a request's head to the last byte of its answer, by backend"
+    );
+    describe_gauge!("merch_gateway_in_flight", "Requests under way, by backend");
+    describe_gauge!("merch_gateway_connections", "Open connections of clients");
+    describe_counter!("merch_gateway_retries_total", "Requests tried on another backend");
+    describe_counter!("merch_gateway_misses_total", "Requests not answered, by backend");
     describe_counter!("merch_info_answers_total", "Answers of /api/info, by where they came from");
     describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
     describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
@@ -60,5 +123,13 @@ fn describe() {
     describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
+    describe_counter!("merch_log_lost_lines_total", "Lines of the log that reached no file");
+    describe_counter!("merch_limits_decisions_total", "Requests that met a limit, by result");
+    describe_counter!("merch_limits_overflow_total", "Decisions by the bucket of the overflow");
+    describe_gauge!("merch_limits_keys", "Buckets held of clients without a limit of their own");
+    describe_gauge!("merch_limits_mode", "Whose buckets count now: shared or local");
     describe_gauge!("merch_hashing_queue_depth", "Logins hashing or waiting to");
+    describe_gauge!("merch_gateway_backend_state", "1 for the state that a backend is in");
+    describe_counter!("merch_gateway_ejections_total", "Backends ejected, by cause");
+    describe_counter!("merch_gateway_health_checks_total", "Checks of backends, by result");
 }

@@ -29,6 +29,12 @@ impl OwnDatabase {
         progress.finish_and_clear();
         Ok(OwnDatabase { folder, postgres })
     }
+
+    /// Where the data is and what keeps it.
+    pub fn describe(&self) -> String {
+        let (folder, version) = (self.folder.path().display(), self.postgres.version());
+        format!("{folder} (private PostgreSQL {version})")
+    }
 }
 
 /// A tool's database. A private one that a running shop owns is shared with that shop;

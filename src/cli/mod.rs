@@ -2,12 +2,19 @@
 
 mod audit;
 mod database;
+mod echo;
+pub mod gateway;
+pub mod limits;
 mod migrate;
 mod openapi;
+mod postman;
+mod reload;
 mod seed;
 pub mod serve;
+mod up;
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -34,6 +41,8 @@ Examples:
   merch-store                                  start a shop, with nothing set up
   merch-store --address 0.0.0.0:80             the same, for everybody to reach
   merch-store serve --config /etc/merch.toml   a replica, configured by a file
+  merch-store gateway --backend http://a:8080  in front of replicas
+  merch-store up --replicas 3                  all of it on one machine
   merch-store audit                            prove that no coin was lost
 
 Every setting can be given in a file or in the environment: see config/default.toml, or
@@ -43,13 +52,19 @@ print it with `merch-store serve --show-config`.";
 enum Command {
     /// Serve the shop (the default).
     Serve(serve::ServeArgs),
+    /// Put replicas, or any other HTTP servers, behind one address.
+    Gateway(gateway::GatewayArgs),
+    /// Start a database, replicas and a gateway on this machine, to see them at work.
+    Up(up::UpArgs),
+    /// Answer every request with what it was, to try a gateway.
+    Echo(echo::EchoArgs),
     /// Change the database's schema, or look at its state.
     Migrate(migrate::MigrateArgs),
     /// Create users user1 to userN, all alike, for load tests.
     Seed(seed::SeedArgs),
     /// Prove that no coin was lost or minted.
     Audit(audit::AuditArgs),
-    /// Print the API as an OpenAPI 3.1 document.
+    /// Print an API as an OpenAPI 3.1 document, or as a Postman collection.
     Openapi(openapi::OpenapiArgs),
 }
 
@@ -88,8 +103,19 @@ impl Common {
         if config.log.level == "info" {
             config.log.level = "warn".into();
         }
-        telemetry::start_logging(&config.log)?;
+        // The file is the server's, which may be running.
+        config.log.file = None;
+        let _to_standard_error = telemetry::start_logging(&config.log)?;
         Ok(config)
+    }
+}
+
+/// What a browser on this machine calls a server that listens on `address`.
+fn url(scheme: &str, address: SocketAddr) -> String {
+    if address.ip().is_loopback() || address.ip().is_unspecified() {
+        format!("{scheme}://localhost:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
     }
 }
 
@@ -106,6 +132,9 @@ pub async fn run() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(args) => serve::run(args).await,
+        Command::Gateway(args) => gateway::run(args).await,
+        Command::Up(args) => up::run(args).await,
+        Command::Echo(args) => echo::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Seed(args) => seed::run(args).await,
         Command::Audit(args) => audit::run(args).await,

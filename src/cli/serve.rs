@@ -1,5 +1,6 @@
 //! `merch-store serve`: the shop, put together.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
 
@@ -24,6 +26,7 @@ use crate::telemetry;
 
 use super::Common;
 use super::database::{OwnDatabase, spinner};
+use super::limits;
 
 /// How long to wait at start for a database that is starting itself.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
@@ -53,6 +56,10 @@ pub struct ServeArgs {
     /// Print the built-in settings, each with its explanation, and exit.
     #[arg(long)]
     show_config: bool,
+    /// For `up`: end when standard input closes, which it does however the parent dies, and
+    /// say nothing but the address.
+    #[arg(long, hide = true)]
+    leashed: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -74,16 +81,52 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let address = args.address.map(|address| ("http.address", address.to_string()));
     let config = args.common.load(address)?;
-    telemetry::start_logging(&config.log)?;
-    raise_file_limit(config.http.max_connections.get());
+    let _logging = telemetry::start_logging(&config.log)?;
+    raise_file_limit("http.max_connections", config.http.max_connections.get());
 
+    if args.leashed {
+        return run_leashed(&config).await;
+    }
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
     super::print(&(server.banner() + "\n"))?;
-    Ok(match server.wait().await {
+    Ok(exit_code(server.wait().await))
+}
+
+/// Serves, and ends when standard input closes, too.
+async fn run_leashed(config: &Config) -> anyhow::Result<ExitCode> {
+    let mut leash = standard_input_closed();
+    let server = tokio::select! {
+        server = Server::start(config) => server?,
+        _ = &mut leash => return Ok(ExitCode::FAILURE),
+    };
+    server.lifecycle.end_on_signals()?;
+    super::print(&format!("{}\n", server.address))?;
+    let lifecycle = server.lifecycle.clone();
+    tokio::spawn(async move {
+        drop(leash.await);
+        lifecycle.end();
+    });
+    Ok(exit_code(server.wait().await))
+}
+
+/// Resolves, with an error, when nobody can write to standard input any more. A thread reads
+/// it, because the runtime would not end while one of its own is reading.
+fn standard_input_closed() -> oneshot::Receiver<Infallible> {
+    let (held, closed) = oneshot::channel();
+    std::thread::spawn(move || {
+        let _held = held;
+        // However reading ends, there is nobody at the other end.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+    });
+    closed
+}
+
+fn exit_code(ended: Ended) -> ExitCode {
+    match ended {
         Ended::Cleanly => ExitCode::SUCCESS,
         Ended::Badly => ExitCode::FAILURE,
-    })
+    }
 }
 
 impl Server {
@@ -127,6 +170,11 @@ impl Server {
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
 
+        let gate = match config.limits.serve {
+            true => Some(limits::of_shop(config, &database, &secret, &lifecycle)?.gate),
+            false => None,
+        };
+        let tell_peer = gate.is_some();
         let shop = Shop {
             engine,
             database: database.clone(),
@@ -139,12 +187,14 @@ impl Server {
             body_limit: config.http.body_limit,
             request_timeout: config.http.request_timeout,
             access_log: config.log.access,
+            gate,
         };
         let server = ServerOptions {
             header_limit: config.http.header_limit,
             header_timeout: config.http.header_timeout,
             max_connections: config.http.max_connections,
             grace: config.shutdown.grace,
+            tell_peer,
         };
         let serving = http::serve(listener, http::router(shop), server, lifecycle.clone());
         lifecycle.spawn("http", serving);
@@ -193,18 +243,9 @@ impl Server {
 
     /// What somebody who has just started it wants to know.
     fn banner(&self) -> String {
-        let url = match self.address {
-            address if address.ip().is_loopback() || address.ip().is_unspecified() => {
-                format!("http://localhost:{}", address.port())
-            }
-            address => format!("http://{address}"),
-        };
+        let url = super::url("http", self.address);
         let data = match &self.own {
-            Some(own) => format!(
-                "{} (private PostgreSQL {})",
-                own.folder.path().display(),
-                own.postgres.version()
-            ),
+            Some(own) => own.describe(),
             None => self.database.options().location(),
         };
         format!(
@@ -215,7 +256,7 @@ impl Server {
 }
 
 /// A connection is an open file: allows as many as the system lets us have.
-fn raise_file_limit(connections: usize) {
+pub(super) fn raise_file_limit(key: &'static str, connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let current = match setrlimit(Resource::Nofile, raised) {
@@ -223,7 +264,7 @@ fn raise_file_limit(connections: usize) {
         Err(_) => limit.current,
     };
     if current.is_some_and(|files| files < connections as u64 + 100) {
-        tracing::warn!(files = current, connections, "http.max_connections is beyond `ulimit -n`");
+        tracing::warn!(files = current, connections, "{key} is beyond `ulimit -n`");
     }
 }
 
@@ -304,7 +345,7 @@ async fn purge(database: Database, lifecycle: Lifecycle) {
     }
 }
 
-async fn keep_metrics(lifecycle: Lifecycle) {
+pub(super) async fn keep_metrics(lifecycle: Lifecycle) {
     let mut ticks = interval(METRICS_INTERVAL);
     loop {
         tokio::select! {

@@ -36,6 +36,8 @@ pub enum ApiError {
     HashingQueueFull,
     /// As many commands wait for the writer as may; try again.
     QueueFull,
+    /// The client's bucket is empty; `Retry-After` says when to try again.
+    RateLimited,
     /// There is no database to ask, or it gave no answer in time; nothing changed.
     DatabaseAway,
     /// The batch lost against other transactions for too long; nothing changed.
@@ -99,6 +101,7 @@ impl ApiError {
             ApiError::NotFound => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ApiError::HashingQueueFull
             | ApiError::QueueFull
             | ApiError::DatabaseAway
@@ -122,6 +125,7 @@ impl ApiError {
             ApiError::BodyTooLarge => "body_too_large",
             ApiError::HashingQueueFull => "hashing_queue_full",
             ApiError::QueueFull => "queue_full",
+            ApiError::RateLimited => "rate_limited",
             ApiError::DatabaseAway => "database_away",
             ApiError::DatabaseSlow => "database_slow",
             ApiError::Contention => "contention",
@@ -146,6 +150,7 @@ impl ApiError {
             ApiError::BodyTooLarge => "the body is too large".into(),
             ApiError::HashingQueueFull => "too many logins at once; try again shortly".into(),
             ApiError::QueueFull => "the shop is full; try again shortly".into(),
+            ApiError::RateLimited => "too many requests; Retry-After says when to try again".into(),
             ApiError::DatabaseAway => "the shop's books are out of reach; try again shortly".into(),
             ApiError::DatabaseSlow => "the shop's books are slow; try again shortly".into(),
             ApiError::Contention => "too many changes at once; try again shortly".into(),

@@ -9,6 +9,7 @@ mod extract;
 mod health;
 mod history;
 mod info;
+mod limits;
 mod merch;
 mod metrics;
 mod observe;
@@ -32,6 +33,7 @@ use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::engine::Engine;
 use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
 use crate::storage::Database;
 
 use observe::Observer;
@@ -63,6 +65,8 @@ pub struct Shop {
     pub request_timeout: Duration,
     /// Whether each request leaves a line in the log.
     pub access_log: bool,
+    /// Who may pass, for a shop without a gateway; without it there are no limits.
+    pub gate: Option<Gate>,
 }
 
 /// The API of the shop as a document, made from the handlers.
@@ -81,12 +85,15 @@ pub fn router(shop: Shop) -> Router {
         CatchPanicLayer::custom(error::panicked),
         DefaultBodyLimit::max(shop.body_limit),
     );
-    api.merge(docs::router(openapi))
+    let mut router = api
+        .merge(docs::router(openapi))
         .route("/metrics", get(metrics::metrics))
         .fallback(error::not_found)
-        .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(around)
-        .with_state(shop)
+        .method_not_allowed_fallback(error::method_not_allowed);
+    if let Some(gate) = shop.gate.clone() {
+        router = router.layer(middleware::from_fn_with_state(gate, limits::limit));
+    }
+    router.layer(around).with_state(shop)
 }
 
 fn api() -> OpenApiRouter<Arc<Shop>> {

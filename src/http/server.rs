@@ -1,30 +1,31 @@
-//! The accept loop. It is ours because limits on slow clients belong here: a head that
-//! does not arrive, an answer that is not read, more connections than there is room for.
+//! Connections: limits on slow clients that `axum::serve` does not offer, and an end that
+//! drops no request.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SetOnce};
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::accept::{AcceptOptions, accept};
 use crate::lifecycle::Lifecycle;
+
+use super::limits::Peer;
 
 /// How long a connection that was made while we were closing may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// Connections that the kernel may have ready for us (tokio listens with this backlog).
-const KERNEL_QUEUE: usize = 1024;
-
-/// Limits of the accept loop.
+/// Limits on connections.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     /// The largest request head, in bytes; hyper wants at least 8192.
@@ -35,6 +36,8 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
+    /// Whether requests are told where they come from, as a [`Peer`].
+    pub tell_peer: bool,
 }
 
 /// Serves `router` on `listener` until `lifecycle` ends: then still for the grace period,
@@ -49,53 +52,16 @@ pub async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(options.header_timeout)
         .max_buf_size(options.header_limit);
-    let places = Arc::new(Semaphore::new(options.max_connections.get()));
-    let connections = TaskTracker::new();
-    let closing = CancellationToken::new();
-
-    let admit = |stream: TcpStream, place: OwnedSemaphorePermit| {
-        set_up(&stream, options.header_timeout);
-        let serving = connection(http.clone(), stream, router.clone(), closing.clone());
-        connections.spawn(async move {
-            serving.await;
-            drop(place);
-        });
+    let accepting = AcceptOptions {
+        max_connections: options.max_connections,
+        grace: options.grace,
+        patience: options.header_timeout,
     };
-
-    let mut grace = std::pin::pin!(async {
-        lifecycle.ending().await;
-        tokio::time::sleep(options.grace).await;
-    });
-    loop {
-        let accepting = async {
-            let place = places.clone().acquire_owned().await.expect("never closed");
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            accepted = accepting => accepted,
-            () = &mut grace => break,
-        };
-        match accepted {
-            Ok((stream, _)) => admit(stream, place),
-            Err(error) => {
-                // Out of file descriptors, most likely: some will be free in a moment.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-    // The kernel has told those in its queue that they are connected: they are let in too.
-    for _ in 0..KERNEL_QUEUE {
-        let Ok(place) = places.clone().try_acquire_owned() else { break };
-        match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            Ok(Ok((stream, _))) => admit(stream, place),
-            _ => break,
-        }
-    }
-    drop(listener);
-    closing.cancel();
-    connections.close();
-    connections.wait().await;
+    accept(listener, accepting, lifecycle, |stream, peer, closing| {
+        let peer = options.tell_peer.then(|| Peer(peer.ip()));
+        connection(http.clone(), stream, peer, router.clone(), closing)
+    })
+    .await;
 }
 
 /// Serves one connection until either side ends it, or until `closing` and the request
@@ -103,6 +69,7 @@ pub async fn serve(
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
+    peer: Option<Peer>,
     router: Router,
     closing: CancellationToken,
 ) {
@@ -111,7 +78,10 @@ async fn connection(
     let heard = Arc::new(SetOnce::new());
     let service = {
         let (router, heard) = (TowerToHyperService::new(router), heard.clone());
-        service_fn(move |request| {
+        service_fn(move |mut request: Request<Incoming>| {
+            if let Some(peer) = peer {
+                request.extensions_mut().insert(peer);
+            }
             // All but the first time it is set already.
             let _ = heard.set(());
             router.call(request)
@@ -141,15 +111,4 @@ async fn connection(
         tracing::debug!(%error, "connection ended");
     }
     open.decrement(1);
-}
-
-/// Small answers leave at once; a client that does not read them is dropped by the kernel.
-fn set_up(stream: &TcpStream, patience: Duration) {
-    let socket = socket2::SockRef::from(stream);
-    let done = socket.set_tcp_nodelay(true);
-    #[cfg(target_os = "linux")]
-    let done = done.and(socket.set_tcp_user_timeout(Some(patience)));
-    if let Err(error) = done {
-        tracing::debug!(%error, ?patience, "cannot set socket options");
-    }
 }

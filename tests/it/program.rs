@@ -216,6 +216,8 @@ async fn every_command_has_help_with_examples() {
         &["seed", "--help"],
         &["audit", "--help"],
         &["openapi", "--help"],
+        &["gateway", "--help"],
+        &["echo", "--help"],
     ] {
         let output = command(arguments).output().await.unwrap();
         let said = String::from_utf8(output.stdout).unwrap();

@@ -1,18 +1,24 @@
 //! What tests are written with.
 
+pub mod backend;
 pub mod browser;
 pub mod database;
+pub mod gateway;
 pub mod person;
 pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod redis;
 pub mod shop;
 
 use std::time::{Duration, Instant};
 
+pub use backend::{Act, Backend};
 pub use database::TestDatabase;
+pub use gateway::TestGateway;
 pub use person::{Person, Reply};
 pub use process::Process;
+pub use redis::TestRedis;
 pub use shop::TestShop;
 
 /// The longest that anything which must come true may take to.

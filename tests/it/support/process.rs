@@ -12,7 +12,11 @@ use tokio::time::timeout;
 /// The longest that anything a process is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A shop that serves in a process of its own; killed with this.
+/// What stands before a program's URL in its banner, and how the banner's last line begins.
+const SHOP: (&str, &str) = ("  shop  ", "\n  data  ");
+const GATEWAY: (&str, &str) = ("  gateway   ", "\n  admin  ");
+
+/// A program that serves in a process of its own; killed with this.
 pub struct Process {
     pub base: String,
     /// What it said when it started.
@@ -35,42 +39,67 @@ pub fn command(arguments: &[&str]) -> Command {
 impl Process {
     /// Starts `merch-store serve` with `arguments` on a free port and waits until it serves.
     pub async fn serve(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
-        let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
+        Process::serve_at("127.0.0.1:0", arguments, environment).await
+    }
+
+    async fn serve_at(address: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["serve", "--address", address]);
         command.args(arguments);
         command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
-        Process::start(command).await
+        Process::start(command, SHOP).await
     }
 
     /// The same, with its log in `file`.
     pub async fn serve_logging_to(file: File, environment: &[(&str, &str)]) -> Process {
         let mut command = command(&["serve", "--address", "127.0.0.1:0"]);
         command.envs(environment.iter().copied()).stderr(file);
-        Process::start(command).await
+        Process::start(command, SHOP).await
     }
 
-    async fn start(mut command: Command) -> Process {
+    /// Starts `merch-store gateway` with `arguments` on a free port and waits until it serves;
+    /// its admin API must be on.
+    pub async fn gateway(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["gateway", "--address", "127.0.0.1:0"]);
+        command.args(arguments);
+        command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
+        Process::start(command, GATEWAY).await
+    }
+
+    async fn start(mut command: Command, (url, last): (&str, &str)) -> Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();
         let reading = async {
-            while !banner.contains("\n  data  ") || !banner.ends_with('\n') {
+            while !banner.contains(last) || !banner.ends_with('\n') {
                 let read = stdout.read_line(&mut banner).await.unwrap();
                 assert_ne!(read, 0, "the program ended at start; it said: {banner}");
             }
         };
         timeout(PATIENCE, reading).await.expect("the program starts");
-        let url = banner.lines().find_map(|line| line.strip_prefix("  shop  ")).unwrap();
-        Process { base: url.replace("localhost", "127.0.0.1"), banner, child, _stdout: stdout }
+        let url = said(&banner, url).unwrap();
+        Process { base: url, banner, child, _stdout: stdout }
     }
 
     /// A replica on the database at `url`.
     pub async fn replica(url: &str) -> Process {
+        Process::replica_at("127.0.0.1:0", url, "500").await
+    }
+
+    /// The same at `address`, which serves for `grace_ms` after it was asked to end.
+    pub async fn replica_at(address: &str, url: &str, grace_ms: &str) -> Process {
         let environment = [
             ("MERCH__DATABASE__URL", url),
             ("MERCH__DATABASE__MAX_CONNECTIONS", "4"),
             ("MERCH__AUTH__JWT_SECRET", super::shop::SECRET),
+            ("MERCH__SHUTDOWN__GRACE_MS", grace_ms),
         ];
-        Process::serve(&[], &environment).await
+        Process::serve_at(address, &[], &environment).await
+    }
+
+    /// Where its admin API is, if it has one.
+    pub fn admin(&self) -> String {
+        let docs = said(&self.banner, "  admin     ").expect("it has an admin API");
+        docs.trim_end_matches("/docs").to_owned()
     }
 
     pub fn pid(&self) -> i32 {
@@ -83,9 +112,20 @@ impl Process {
 
     /// The exit code, once it has ended by itself.
     pub async fn exit_code(mut self) -> Option<i32> {
+        self.ends().await
+    }
+
+    /// The same, of one that is to be replaced.
+    pub async fn ends(&mut self) -> Option<i32> {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("the program ends").unwrap();
         status.code()
     }
+}
+
+/// The URL behind `label` in a banner, with an address instead of a name.
+fn said(banner: &str, label: &str) -> Option<String> {
+    let url = banner.lines().find_map(|line| line.strip_prefix(label))?;
+    Some(url.replace("localhost", "127.0.0.1"))
 }
 
 /// Sends `signal` ("TERM", "KILL", ...) to process `pid`.

@@ -22,6 +22,35 @@ impl Raw {
         self.0.write_all(bytes.as_ref()).await.unwrap();
     }
 
+    /// Says nothing more.
+    pub async fn finishes(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+
+    /// What comes back until `end` does, which it does in time, and nothing beyond.
+    pub async fn hears_until(&mut self, end: &str) -> String {
+        let mut bytes = Vec::new();
+        let reading = async {
+            while !bytes.ends_with(end.as_bytes()) {
+                let mut byte = [0];
+                let read = self.0.read(&mut byte).await.unwrap();
+                bytes.extend_from_slice(&byte[..read]);
+                assert_ne!(read, 0, "hung up after {:?}", String::from_utf8_lossy(&bytes));
+            }
+        };
+        if timeout(PATIENCE, reading).await.is_err() {
+            panic!("{end:?} never came, but {:?}", String::from_utf8_lossy(&bytes));
+        }
+        String::from_utf8(bytes).unwrap()
+    }
+
+    /// Waits until it is hung up on, which happens in time.
+    pub async fn hears_the_end(mut self) {
+        let mut bytes = Vec::new();
+        let reading = self.0.read_to_end(&mut bytes);
+        let _ = timeout(PATIENCE, reading).await.expect("it hangs up");
+    }
+
     /// Everything that comes back until the shop hangs up, which it does in time.
     pub async fn hears(mut self) -> String {
         let mut bytes = Vec::new();

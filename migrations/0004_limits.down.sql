@@ -1,0 +1,2 @@
+DROP TABLE client_limits_version;
+DROP TABLE client_limits;

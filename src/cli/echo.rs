@@ -1,0 +1,54 @@
+//! `merch-store echo`: a backend for trying a gateway.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+
+use crate::config::Config;
+use crate::gateway::echo;
+use crate::http::{self, ServerOptions};
+use crate::lifecycle::{Ended, Lifecycle};
+use crate::telemetry;
+
+/// Flags of `echo`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store echo
+  merch-store echo --address 127.0.0.1:9001
+  curl localhost:9000/hello -d '{\"example\": 123}'")]
+pub struct EchoArgs {
+    /// Where to listen, IP:PORT; port 0 takes any free one.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    address: SocketAddr,
+}
+
+/// Serves until a signal comes.
+pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
+    let config = Config::load(None, [])?;
+    let _logging = telemetry::start_logging(&config.log)?;
+    let listener = TcpListener::bind(args.address)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.address))?;
+    let address = listener.local_addr()?;
+    let lifecycle = Lifecycle::default();
+    let options = ServerOptions {
+        header_limit: config.http.header_limit,
+        header_timeout: config.http.header_timeout,
+        max_connections: config.http.max_connections,
+        grace: config.shutdown.grace,
+        tell_peer: false,
+    };
+    lifecycle.spawn("echo", http::serve(listener, echo::router(), options, lifecycle.clone()));
+    lifecycle.end_on_signals()?;
+    let version = env!("CARGO_PKG_VERSION");
+    super::print(&format!("merch-store {version}\n  echo  {}\n", super::url("http", address)))?;
+    let deadline = config.shutdown.grace + config.shutdown.deadline;
+    Ok(match lifecycle.wait(deadline).await {
+        Ended::Cleanly => ExitCode::SUCCESS,
+        Ended::Badly => ExitCode::FAILURE,
+    })
+}

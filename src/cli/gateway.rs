@@ -1,0 +1,208 @@
+//! `merch-store gateway`: backends behind one address.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::config::{BackendUrl, Config, InvalidConfig};
+use crate::gateway::Gateway;
+use crate::gateway::admin::{self, Admin, Reload, Token};
+use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
+use crate::lifecycle::{Ended, Lifecycle};
+use crate::limits::Limiter;
+use crate::telemetry;
+
+use super::limits;
+use super::reload;
+use super::serve::{keep_metrics, raise_file_limit};
+
+/// Flags of `gateway`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store gateway --backend http://127.0.0.1:8080 --backend http://127.0.0.1:8081
+  merch-store gateway --address 0.0.0.0:80 --config /etc/merch.toml
+  MERCH__GATEWAY__BACKENDS=http://a:8080,http://b:8080 merch-store gateway")]
+pub struct GatewayArgs {
+    /// Where to listen, IP:PORT; port 0 takes any free one [gateway.address].
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<SocketAddr>,
+    /// A server to pass requests on to, http://host:port; once for each [gateway.backends].
+    #[arg(long = "backend", value_name = "URL")]
+    backends: Vec<String>,
+    /// Read settings from this TOML file.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// A gateway that serves.
+pub struct Server {
+    address: SocketAddr,
+    scheme: &'static str,
+    backends: Vec<BackendUrl>,
+    admin: Option<SocketAddr>,
+    upstreams: Upstreams,
+    limiter: Limiter,
+    reloads: Option<mpsc::Receiver<Reload>>,
+    lifecycle: Lifecycle,
+    deadline: Duration,
+}
+
+/// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
+pub async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
+    let config = args.load()?;
+    let _logging = telemetry::start_logging(&config.log)?;
+    raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
+
+    let mut server = Server::start(&config).await?;
+    server.lifecycle.end_on_signals()?;
+    server.reload_with(move || args.load())?;
+    super::print(&(server.banner() + "\n"))?;
+    Ok(match server.wait().await {
+        Ended::Cleanly => ExitCode::SUCCESS,
+        Ended::Badly => ExitCode::FAILURE,
+    })
+}
+
+impl GatewayArgs {
+    fn load(&self) -> Result<Config, InvalidConfig> {
+        let address = self.address.map(|address| ("gateway.address", address.to_string()));
+        let backends =
+            (!self.backends.is_empty()).then(|| ("gateway.backends", self.backends.join(",")));
+        Config::load(self.config.as_deref(), address.into_iter().chain(backends))
+    }
+}
+
+impl Server {
+    /// Starts everything that `config` asks for; requests are answered when this returns.
+    pub async fn start(config: &Config) -> anyhow::Result<Server> {
+        telemetry::metrics();
+        let settings = &config.gateway;
+        anyhow::ensure!(
+            !settings.backends.is_empty(),
+            "there is no backend; name them with --backend http://host:port or in gateway.backends"
+        );
+        let listener = TcpListener::bind(settings.address)
+            .await
+            .with_context(|| format!("cannot listen on {} (gateway.address)", settings.address))?;
+        let address = listener.local_addr()?;
+        let (reloads_sender, reloads) = mpsc::channel(1);
+        let admin_listener =
+            match settings.admin.address {
+                Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                    format!("cannot listen on {address} (gateway.admin.address)")
+                })?),
+                None => None,
+            };
+        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+
+        let lifecycle = Lifecycle::default();
+        lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
+        let upstreams =
+            Upstreams::start(&settings.backends, &settings.upstream, system_lookup(), &lifecycle)
+                .await;
+        let budget = RetryBudget::new(settings.upstream.retry_budget);
+        let limits = limits::of_gateway(config, &lifecycle)?;
+        let limiter = limits.gate.limiter().clone();
+        let shutdown = &config.shutdown;
+        Gateway::new(
+            settings,
+            shutdown,
+            limits.gate,
+            upstreams.clone(),
+            budget,
+            lifecycle.clone(),
+        )?
+        .start(listener);
+        if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
+            let admin = Admin {
+                upstreams: upstreams.clone(),
+                limits: limits.own,
+                token: Token::new(token),
+                reloads: reloads_sender,
+            };
+            lifecycle.spawn("admin", admin::serve(listener, admin, lifecycle.clone()));
+        }
+        Ok(Server {
+            address,
+            scheme: if settings.tls_certificate.is_some() { "https" } else { "http" },
+            backends: settings.backends.clone(),
+            admin,
+            upstreams,
+            limiter,
+            reloads: Some(reloads),
+            lifecycle,
+            deadline: config.shutdown.grace + config.shutdown.deadline,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What clients on this machine call it.
+    pub fn url(&self) -> String {
+        super::url(self.scheme, self.address)
+    }
+
+    /// Where the admin API listens, if it does.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin
+    }
+
+    /// Reads the settings again with `load` at each SIGHUP, and when the admin API is asked
+    /// to; can be called once.
+    pub fn reload_with(
+        &mut self,
+        load: impl Fn() -> Result<Config, InvalidConfig> + Send + 'static,
+    ) -> std::io::Result<()> {
+        if let Some(reloads) = self.reloads.take() {
+            let reloading = reload::keep_reloading(
+                signal(SignalKind::hangup())?,
+                reloads,
+                load,
+                self.upstreams.clone(),
+                self.limiter.clone(),
+                self.lifecycle.clone(),
+            );
+            self.lifecycle.spawn("reload", reloading);
+        }
+        Ok(())
+    }
+
+    /// The handle by which it is asked to end.
+    pub fn lifecycle(&self) -> &Lifecycle {
+        &self.lifecycle
+    }
+
+    /// Serves until it is asked to end, and then until everything is finished.
+    pub async fn wait(mut self) -> Ended {
+        // Where nobody reads the settings again, whoever asks for it is told so.
+        drop(self.reloads.take());
+        let ended = self.lifecycle.wait(self.deadline).await;
+        tracing::info!("stopped");
+        ended
+    }
+
+    /// What somebody who has just started it wants to know.
+    fn banner(&self) -> String {
+        let backends: Vec<String> = self.backends.iter().map(BackendUrl::to_string).collect();
+        let admin = self.admin.map_or_else(String::new, |address| {
+            format!("\n  admin     {}/docs", super::url("http", address))
+        });
+        format!(
+            "merch-store {}\n  gateway   {}\n  backends  {}{admin}",
+            env!("CARGO_PKG_VERSION"),
+            self.url(),
+            backends.join(", ")
+        )
+    }
+}

@@ -1,0 +1,182 @@
+//! `merch-store up`: a database, replicas and the gateway on one machine, as the quickest way
+//! to see them at work.
+//!
+//! The gateway is served by this process. Replicas have processes of their own, because killing
+//! one is what people will try.
+
+mod replica;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use secrecy::ExposeSecret;
+use tokio::process::Command;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::lifecycle::Ended;
+use crate::storage::DatabaseOptions;
+use crate::telemetry;
+
+use super::database::OwnDatabase;
+use super::serve::raise_file_limit;
+use super::{Common, gateway};
+
+use replica::Replica;
+
+/// As many as the private PostgreSQL has connections for.
+const MOST_REPLICAS: i64 = 16;
+
+/// What a replica may take to end besides its own waits: closing its connections.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Flags of `up`.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store up
+  merch-store up --replicas 5 --address 0.0.0.0:80
+  merch-store up --replicas 2 --data-dir /tmp/shop --config /etc/merch.toml
+
+Kill a replica (`kill -9 PID`, the pids are printed) and nobody notices. Ctrl-C stops
+everything.")]
+pub struct UpArgs {
+    /// How many replicas.
+    #[arg(long, value_name = "NUMBER", default_value_t = 3,
+          value_parser = clap::value_parser!(u16).range(1..=MOST_REPLICAS))]
+    replicas: u16,
+    /// Where the gateway listens, IP:PORT; port 0 takes any free one [gateway.address].
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<SocketAddr>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Serves until a signal comes: exit code 0 only if everything was finished.
+pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+    let address = args.address.map(|address| ("gateway.address", address.to_string()));
+    let mut config = args.common.load(address)?;
+    let _logging = telemetry::start_logging(&config.log)?;
+    raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
+
+    let mut own = None;
+    if config.database.url.is_none() {
+        let database = own.insert(OwnDatabase::start(&config.data_dir).await?);
+        config.database.url = Some(database.postgres.url().into());
+        if config.auth.jwt_secret.is_none() {
+            config.auth.jwt_secret = Some(database.folder.secret()?);
+        }
+    }
+    let mut replicas = Vec::new();
+    for number in 1..=args.replicas {
+        let name = format!("replica-{number}");
+        let command = serve_command(&config, args.common.config.as_deref(), &name)?;
+        replicas.push(Replica::start(name, command).await?);
+    }
+
+    let backends = replicas.iter().map(|it| format!("http://{}", it.address()).parse());
+    config.gateway.backends = backends.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    let server = gateway::Server::start(&config).await?;
+    server.lifecycle().end_on_signals()?;
+    super::print(&banner(&config, &server, &replicas, own.as_ref())?)?;
+
+    let lifecycle = server.lifecycle().clone();
+    let ending = CancellationToken::new();
+    let patience = config.shutdown.grace + config.shutdown.deadline + CLOSE_DEADLINE;
+    let mut kept = JoinSet::new();
+    for replica in replicas {
+        kept.spawn(replica.keep(ending.clone(), patience));
+    }
+    let watching = async {
+        if let Some(own) = &mut own
+            && let Err(error) = own.postgres.keep_running(&lifecycle).await
+        {
+            tracing::error!(%error, "the private PostgreSQL does not come back");
+            lifecycle.fail();
+        }
+    };
+    // In the order of a request's way: nothing is taken from under what is still under way.
+    let (ended, ()) = tokio::join!(server.wait(), watching);
+    let mut clean = ended == Ended::Cleanly;
+    let closing = async {
+        ending.cancel();
+        while let Some(stopped) = kept.join_next().await {
+            clean &= stopped.unwrap_or(false);
+        }
+        if let Some(own) = own {
+            own.postgres.stop().await;
+        }
+    };
+    tokio::select! {
+        () = closing => {}
+        // Dropped, replicas are killed and the private PostgreSQL stops by itself.
+        () = lifecycle.ended() => clean = false,
+    }
+    tracing::info!("everything stopped");
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// This program as the replica `name`, on the database and with the secret that `config` has.
+fn serve_command(config: &Config, file: Option<&Path>, name: &str) -> anyhow::Result<Command> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let mut command = Command::new(program);
+    command.args(["serve", "--leashed"]);
+    if let Some(file) = file {
+        command.arg("--config").arg(file);
+    }
+    let secrets = [
+        ("MERCH__DATABASE__URL", &config.database.url),
+        ("MERCH__AUTH__JWT_SECRET", &config.auth.jwt_secret),
+    ];
+    for (key, value) in secrets {
+        if let Some(value) = value {
+            command.env(key, value.expose_secret());
+        }
+    }
+    if let Some(file) = &config.log.file {
+        // Processes that share a file would put it aside under each other's hands.
+        let mut named = file.as_os_str().to_owned();
+        named.push(".");
+        named.push(name);
+        command.env("MERCH__LOG__FILE", named);
+    }
+    // The gateway writes a line a request, with the replica's address in it, and holds clients
+    // to their limits; for a replica there is one client only.
+    command.env("MERCH__LOG__ACCESS", "false").env("MERCH__LIMITS__SERVE", "false");
+    Ok(command)
+}
+
+/// What somebody who has just started it wants to know.
+fn banner(
+    config: &Config,
+    server: &gateway::Server,
+    replicas: &[Replica],
+    own: Option<&OwnDatabase>,
+) -> anyhow::Result<String> {
+    let url = server.url();
+    let mut lines = vec![
+        format!("merch-store {}", env!("CARGO_PKG_VERSION")),
+        format!("  gateway    {url}"),
+        format!("  docs       {url}/docs"),
+    ];
+    for replica in replicas {
+        let (name, address, pid) = (replica.name(), replica.address(), replica.pid());
+        lines.push(format!("  {name:<9}  http://{address}  pid {pid}"));
+    }
+    if let Some(address) = server.admin_address() {
+        lines.push(format!("  admin      {}/docs", super::url("http", address)));
+    }
+    lines.push(match (own, &config.database.url) {
+        (Some(own), _) => format!("  data       {}", own.describe()),
+        (None, Some(url)) => {
+            format!("  data       {}", DatabaseOptions::from_url(url.expose_secret())?.location())
+        }
+        (None, None) => String::new(),
+    });
+    Ok(lines.join("\n") + "\n")
+}

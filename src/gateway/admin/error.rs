@@ -1,0 +1,211 @@
+//! The one place where an error of the admin API gets a status and words.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use tokio::time::timeout;
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::config::InvalidConfig;
+use crate::gateway::upstream::{AddError, UnknownBackend};
+use crate::limits::{InvalidLimit, OwnLimitsError};
+
+/// The longest that a request may take, its body included; a lookup is the slowest part.
+const LONGEST_REQUEST: Duration = Duration::from_secs(10);
+
+/// What an operator is told instead of what was asked for.
+#[derive(Debug)]
+pub enum AdminError {
+    /// The request is not well-formed; the text says how.
+    BadRequest(String),
+    /// The request does not show the token.
+    Unauthorized,
+    /// No route has this path.
+    NotFound,
+    /// The path has a route, but not for this method.
+    MethodNotAllowed,
+    /// The body is longer than any that makes sense.
+    BodyTooLarge,
+    /// The backend cannot be added.
+    Add(AddError),
+    /// No backend has this name.
+    UnknownBackend,
+    /// The client has no limit of its own.
+    UnknownLimit,
+    /// The client has a limit of its own already.
+    LimitExists,
+    /// The change of a limit cannot be made, or not now.
+    Limits(OwnLimitsError),
+    /// The settings are as they were; the ones that were read cannot be.
+    InvalidConfig(InvalidConfig),
+    /// A reload is under way, or nobody listens.
+    Busy,
+    /// It took too long.
+    Timeout,
+    /// A defect; the log says more.
+    Internal,
+}
+
+/// The body of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ErrorResponse {
+    /// What is wrong, for people.
+    pub errors: String,
+    /// What is wrong, for machines.
+    #[schema(example = "backend_not_found")]
+    pub code: &'static str,
+}
+
+/// The errors that any operation can end in.
+#[derive(IntoResponses)]
+#[allow(dead_code, reason = "only the derived documentation is used")]
+pub enum CommonErrors {
+    /// The request is not well-formed; nothing changed.
+    #[response(status = 400)]
+    BadRequest(ErrorResponse),
+    /// The request does not show the token.
+    #[response(status = 401)]
+    Unauthorized(ErrorResponse),
+}
+
+impl AdminError {
+    fn status(&self) -> StatusCode {
+        match self {
+            AdminError::BadRequest(_)
+            | AdminError::InvalidConfig(_)
+            | AdminError::Add(AddError::Unresolved) => StatusCode::BAD_REQUEST,
+            AdminError::Add(AddError::Exists | AddError::Full)
+            | AdminError::LimitExists
+            | AdminError::Limits(OwnLimitsError::Full) => StatusCode::CONFLICT,
+            AdminError::Unauthorized => StatusCode::UNAUTHORIZED,
+            AdminError::NotFound | AdminError::UnknownBackend | AdminError::UnknownLimit => {
+                StatusCode::NOT_FOUND
+            }
+            AdminError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            AdminError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            AdminError::Busy
+            | AdminError::Timeout
+            | AdminError::Limits(OwnLimitsError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            AdminError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            AdminError::BadRequest(_) => "invalid_request",
+            AdminError::InvalidConfig(_) => "invalid_config",
+            AdminError::Add(AddError::Unresolved) => "backend_unresolved",
+            AdminError::Add(AddError::Exists) => "backend_exists",
+            AdminError::Add(AddError::Full) => "too_many_backends",
+            AdminError::Unauthorized => "unauthorized",
+            AdminError::NotFound => "not_found",
+            AdminError::UnknownBackend => "backend_not_found",
+            AdminError::UnknownLimit => "limit_not_found",
+            AdminError::LimitExists => "limit_exists",
+            AdminError::Limits(OwnLimitsError::Full) => "too_many_limits",
+            AdminError::Limits(OwnLimitsError::Store(_)) => "limits_away",
+            AdminError::MethodNotAllowed => "method_not_allowed",
+            AdminError::BodyTooLarge => "body_too_large",
+            AdminError::Busy => "busy",
+            AdminError::Timeout => "timeout",
+            AdminError::Internal => "internal",
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            AdminError::BadRequest(why) => why.clone(),
+            AdminError::InvalidConfig(why) => why.to_string(),
+            AdminError::Add(why) => why.to_string(),
+            AdminError::Unauthorized => {
+                "the admin token is required: Authorization: Bearer <gateway.admin.token>".into()
+            }
+            AdminError::NotFound => "no such path; GET /docs shows the API".into(),
+            AdminError::UnknownBackend => "no backend has this name".into(),
+            AdminError::UnknownLimit => "the client has no limit of its own".into(),
+            AdminError::LimitExists => "the client has a limit of its own already".into(),
+            AdminError::Limits(full @ OwnLimitsError::Full) => full.to_string(),
+            AdminError::Limits(OwnLimitsError::Store(_)) => {
+                "the limits are out of reach; those that are known stay in force".into()
+            }
+            AdminError::MethodNotAllowed => "this path does not know this method".into(),
+            AdminError::BodyTooLarge => "the body is too large".into(),
+            AdminError::Busy => "the settings cannot be read now; try again shortly".into(),
+            AdminError::Timeout => "this took too long; look before you try again".into(),
+            AdminError::Internal => "something is broken here; it was logged".into(),
+        }
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        if let AdminError::Limits(OwnLimitsError::Store(error)) = &self {
+            tracing::warn!(%error, "an operator could not be answered");
+        }
+        let body = ErrorResponse { errors: self.message(), code: self.code() };
+        let mut response = (status, Json(body)).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            let scheme = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
+    }
+}
+
+/// Answers requests for paths that do not exist.
+pub async fn not_found(_: Uri) -> AdminError {
+    AdminError::NotFound
+}
+
+/// Answers requests with a method that the path does not know; axum adds `Allow`.
+pub async fn method_not_allowed(_: Method) -> AdminError {
+    AdminError::MethodNotAllowed
+}
+
+/// Answers a request that takes too long.
+pub async fn in_time(request: Request, next: Next) -> Result<Response, AdminError> {
+    timeout(LONGEST_REQUEST, next.run(request)).await.map_err(|_| AdminError::Timeout)
+}
+
+/// Answers a request whose handler panicked; the panic's own words are in the log already.
+pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    tracing::error!("a handler of the admin API panicked");
+    AdminError::Internal.into_response()
+}
+
+impl From<AddError> for AdminError {
+    fn from(error: AddError) -> AdminError {
+        AdminError::Add(error)
+    }
+}
+
+impl From<UnknownBackend> for AdminError {
+    fn from(_: UnknownBackend) -> AdminError {
+        AdminError::UnknownBackend
+    }
+}
+
+impl From<InvalidConfig> for AdminError {
+    fn from(error: InvalidConfig) -> AdminError {
+        AdminError::InvalidConfig(error)
+    }
+}
+
+impl From<OwnLimitsError> for AdminError {
+    fn from(error: OwnLimitsError) -> AdminError {
+        AdminError::Limits(error)
+    }
+}
+
+impl From<InvalidLimit> for AdminError {
+    fn from(error: InvalidLimit) -> AdminError {
+        AdminError::BadRequest(error.to_string())
+    }
+}

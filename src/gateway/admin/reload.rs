@@ -1,0 +1,38 @@
+//! `POST /reload`: other settings without a restart, as SIGHUP asks for.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::InvalidConfig;
+
+use super::Admin;
+use super::error::{AdminError, CommonErrors, ErrorResponse};
+
+/// Where wishes for other settings go; whoever reads the settings reads them there.
+pub type Reloads = mpsc::Sender<Reload>;
+
+/// A wish to read the settings again. It is answered when they are in force, or with the
+/// reason why they cannot be and everything is as it was.
+pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
+
+/// Read the configuration again.
+///
+/// Backends, how they are picked, the limit of clients without one of their own, and the log's
+/// level change at once; everything else waits for the next start.
+#[utoipa::path(
+    post, path = "/reload", tag = "operations", operation_id = "reload",
+    responses(
+        (status = NO_CONTENT, description = "The new settings are in force."),
+        (status = SERVICE_UNAVAILABLE, description = "Not now.", body = ErrorResponse),
+        CommonErrors,
+    ),
+)]
+pub async fn reload(State(admin): State<Arc<Admin>>) -> Result<StatusCode, AdminError> {
+    let (answer, answered) = oneshot::channel();
+    admin.reloads.try_send(answer).map_err(|_| AdminError::Busy)?;
+    answered.await.map_err(|_| AdminError::Busy)??;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,329 @@
+//! Bodies on their way through, frame by frame, with limits on their size and on standing
+//! still.
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+use super::client::Connection;
+use super::observe::Record;
+
+/// How long to wait for a backend's `100 Continue`; many servers send none.
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request's body on its way to a backend.
+#[derive(Debug)]
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// It is passed on as it comes.
+    Streamed(Box<Streamed>),
+}
+
+/// A body as the client sends it.
+#[derive(Debug)]
+pub struct Streamed {
+    incoming: Incoming,
+    /// Bytes that may still come.
+    left: u64,
+    upload: Upload,
+    /// Until the backend says that it wants the body, or says nothing for so long.
+    gate: Option<Pin<Box<Sleep>>>,
+}
+
+/// How a request's body is getting on, for whoever waits for the answer.
+#[derive(Clone, Debug)]
+pub struct Upload(Arc<Mutex<Progress>>);
+
+#[derive(Debug)]
+struct Progress {
+    since: Instant,
+    ended: bool,
+    waits_for_client: bool,
+    wanted: bool,
+    fault: Option<Fault>,
+}
+
+/// What a client did wrong with its request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// It is longer than allowed.
+    #[error("the body is too large")]
+    TooLarge,
+    /// It is not well-formed, or ended early.
+    #[error("the body broke off")]
+    Broken,
+}
+
+/// Of whom nothing came for too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stalled {
+    /// The client sent no more of its body.
+    Client,
+    /// The backend took no more of the body, or did not answer.
+    Backend,
+}
+
+impl RequestBody {
+    /// Passes `incoming` on, at most `limit` bytes of it. If the client `expects_continue`,
+    /// only once the backend wants it.
+    pub fn new(incoming: Incoming, limit: u64, expects_continue: bool) -> RequestBody {
+        if incoming.is_end_stream() {
+            return RequestBody::Empty;
+        }
+        let progress = Progress {
+            since: Instant::now(),
+            ended: false,
+            waits_for_client: false,
+            wanted: false,
+            fault: None,
+        };
+        RequestBody::Streamed(Box::new(Streamed {
+            incoming,
+            left: limit,
+            upload: Upload(Arc::new(Mutex::new(progress))),
+            gate: expects_continue.then(|| Box::pin(sleep(CONTINUE_PATIENCE))),
+        }))
+    }
+
+    /// Where to look how it is getting on; nowhere if there is no body.
+    pub fn upload(&self) -> Option<Upload> {
+        match self {
+            RequestBody::Empty => None,
+            RequestBody::Streamed(body) => Some(body.upload.clone()),
+        }
+    }
+}
+
+impl Upload {
+    /// The backend has said that it wants the body.
+    pub fn is_wanted(&self) {
+        self.progress().wanted = true;
+    }
+
+    /// What the client did wrong, if it did.
+    pub fn fault(&self) -> Option<Fault> {
+        self.progress().fault
+    }
+
+    /// When it has stood still for too long, and then who has.
+    pub fn deadline(&self, body: Duration, response: Duration) -> (Instant, Stalled) {
+        let progress = self.progress();
+        match (progress.ended, progress.waits_for_client) {
+            (true, _) => (progress.since + response, Stalled::Backend),
+            (false, true) => (progress.since + body, Stalled::Client),
+            (false, false) => (progress.since + body, Stalled::Backend),
+        }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().expect("nobody panics with it")
+    }
+}
+
+impl Streamed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if let Some(gate) = &mut self.gate {
+            let wanted = self.upload.progress().wanted;
+            if !wanted {
+                ready!(gate.as_mut().poll(cx));
+            }
+            self.gate = None;
+            self.upload.progress().since = Instant::now();
+        }
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let mut progress = self.upload.progress();
+        progress.waits_for_client = polled.is_pending();
+        let frame = ready!(polled);
+        progress.since = Instant::now();
+        let fault = match frame {
+            Some(Ok(frame)) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                match self.left.checked_sub(length) {
+                    Some(left) => {
+                        self.left = left;
+                        progress.ended = self.incoming.is_end_stream();
+                        return Poll::Ready(Some(Ok(frame)));
+                    }
+                    None => Fault::TooLarge,
+                }
+            }
+            Some(Err(_)) => Fault::Broken,
+            None => {
+                progress.ended = true;
+                return Poll::Ready(None);
+            }
+        };
+        progress.fault = Some(fault);
+        Poll::Ready(Some(Err(fault)))
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match &mut *self {
+            RequestBody::Empty => Poll::Ready(None),
+            RequestBody::Streamed(body) => body.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            RequestBody::Empty => true,
+            RequestBody::Streamed(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            RequestBody::Empty => SizeHint::with_exact(0),
+            RequestBody::Streamed(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// An answer's body on its way to the client, and what is written down when it is over.
+#[derive(Debug)]
+pub struct ResponseBody {
+    source: Source,
+    /// None if somebody else writes it down.
+    record: Option<Record>,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// Said by the gateway itself.
+    Own(Bytes),
+    /// Read from a connection, which goes back to its pool at the end.
+    Backend { incoming: Incoming, connection: Option<Box<Connection>> },
+}
+
+/// Why an answer's body ended before its end; clients see a connection that breaks.
+#[derive(Debug, thiserror::Error)]
+pub enum Cut {
+    /// The backend's connection broke, or what came was not well-formed.
+    #[error("the backend broke off: {0}")]
+    Broken(#[from] hyper::Error),
+    /// Nothing came for too long.
+    #[error("the backend stood still")]
+    Stalled,
+}
+
+impl ResponseBody {
+    /// What the gateway says itself.
+    pub fn own(text: impl Into<Bytes>, record: Record) -> ResponseBody {
+        ResponseBody { source: Source::Own(text.into()), record: Some(record) }
+    }
+
+    /// Nothing, and nothing to be written down at its end.
+    pub fn none() -> ResponseBody {
+        ResponseBody { source: Source::Own(Bytes::new()), record: None }
+    }
+
+    /// What a backend says on `connection`.
+    pub fn backend(
+        incoming: Incoming,
+        connection: Box<Connection>,
+        record: Record,
+    ) -> ResponseBody {
+        let mut source = Source::Backend { incoming, connection: Some(connection) };
+        source.settle();
+        ResponseBody { source, record: Some(record) }
+    }
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let (incoming, connection) = match self {
+            Source::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Source::Own(bytes) => {
+                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))));
+            }
+            Source::Backend { incoming, connection } => (incoming, connection),
+        };
+        // Only the connection wakes this task: its frames are handed over within it.
+        let quiet = &mut Context::from_waker(Waker::noop());
+        let mut polled = Pin::new(&mut *incoming).poll_frame(quiet);
+        if polled.is_pending()
+            && let Some(connection) = connection
+        {
+            let driven = connection.drive(cx);
+            polled = Pin::new(&mut *incoming).poll_frame(quiet);
+            if polled.is_pending() {
+                if driven.is_pending() {
+                    ready!(connection.poll_stalled(cx));
+                }
+                return Poll::Ready(Some(Err(Cut::Stalled)));
+            }
+        }
+        match ready!(polled) {
+            Some(Ok(frame)) => {
+                self.settle();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
+            None => {
+                if let Some(connection) = connection.take() {
+                    connection.release();
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+
+    /// After a part of it: the connection is free for the next request if that was the last,
+    /// and has time for another otherwise.
+    fn settle(&mut self) {
+        let Source::Backend { incoming, connection } = self else { return };
+        if incoming.is_end_stream() {
+            connection.take().into_iter().for_each(Connection::release);
+        } else if let Some(connection) = connection {
+            connection.progressed();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Cut;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        let frame = ready!(self.source.poll(cx));
+        if let Some(record) = &mut self.record {
+            match &frame {
+                Some(Ok(frame)) => record.count(frame.data_ref().map_or(0, Bytes::len)),
+                Some(Err(_)) => record.cut(),
+                None => {}
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(bytes) => bytes.is_empty(),
+            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Backend { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! Connections to one backend. They are ours rather than a ready-made client's, because a
+//! proxy must know what such a client hides: whether a connection was made, and whether a
+//! byte of the request left on it. Nothing here tries anything twice that a backend may have
+//! seen.
+//!
+//! No connection has a task of its own: it runs inside the request that uses it. So an answer
+//! does not have to wake a second task, and a request that is dropped takes its connection
+//! along.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+use std::{fmt, io};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+
+use super::body::{Fault, RequestBody, Stalled};
+use super::noted::{Noted, Notes};
+
+/// The largest answer head, in bytes.
+const HEAD_LIMIT: usize = 64 * 1024;
+
+/// Limits on connections to a backend.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientOptions {
+    /// Connections at once.
+    pub connections: usize,
+    /// How long one is kept without a request.
+    pub idle: Duration,
+    /// How long one may take to be made.
+    pub connect_timeout: Duration,
+    /// How long an answer's head may take, from the request's last byte on.
+    pub response_timeout: Duration,
+    /// How long a body may stand still.
+    pub body_timeout: Duration,
+}
+
+/// The connections to one backend.
+#[derive(Debug)]
+pub struct Pool {
+    address: SocketAddr,
+    options: ClientOptions,
+    /// Those without a request, the one used last at the end.
+    idle: Mutex<VecDeque<Box<Connection>>>,
+    open: AtomicUsize,
+}
+
+/// A request that got no answer, and how much of it may be tried again.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// Why.
+    pub cause: Cause,
+    /// Whether a byte of it may have reached the backend.
+    pub sent: bool,
+    /// The request as it was, if nothing of it was used.
+    pub request: Option<Request<RequestBody>>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// As many connections are open as may be.
+    #[error("too many connections")]
+    Full,
+    /// No connection could be made.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// No connection was made in time.
+    #[error("cannot connect in time")]
+    ConnectTimeout,
+    /// The connection broke, or what came was no answer.
+    #[error("{0}")]
+    Broken(#[source] hyper::Error),
+    /// What came cannot be passed on.
+    #[error("{0}")]
+    Unfit(&'static str),
+    /// No answer came in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The client sent its body badly.
+    #[error("{0}")]
+    Client(#[source] Fault),
+    /// The client sent no more of its body.
+    #[error("the client stopped sending its body")]
+    ClientTimeout,
+}
+
+impl Pool {
+    /// No connections yet, to `address`.
+    pub fn new(address: SocketAddr, options: ClientOptions) -> Pool {
+        Pool { address, options, idle: Mutex::default(), open: AtomicUsize::new(0) }
+    }
+
+    /// Sends `request`, which must be well-formed HTTP/1.1, and waits for the head of its
+    /// answer. The connection must be kept until the body is read.
+    pub async fn send(
+        self: &Arc<Pool>,
+        mut request: Request<RequestBody>,
+    ) -> Result<(Response<Incoming>, Box<Connection>), Unanswered> {
+        while let Some(mut connection) = self.take() {
+            match connection.send(request).await {
+                Ok(response) => return Ok((response, connection)),
+                // The backend had closed it: nothing has happened yet.
+                Err(Unanswered { sent: false, request: Some(again), .. }) => request = again,
+                Err(unanswered) => return Err(unanswered),
+            }
+        }
+        match self.connect().await {
+            Ok(mut connection) => {
+                let response = connection.send(request).await?;
+                Ok((response, connection))
+            }
+            Err(cause) => Err(Unanswered { cause, sent: false, request: Some(request) }),
+        }
+    }
+
+    /// Closes the connections that have been idle for too long. Returns whether there are
+    /// others.
+    pub fn sweep(&self) -> bool {
+        let now = Instant::now();
+        let mut idle = self.idle();
+        while idle.front().is_some_and(|it| now >= it.idle_since + self.options.idle) {
+            idle.pop_front();
+        }
+        drop(idle);
+        self.open.load(Ordering::Relaxed) > 0
+    }
+
+    /// Closes all connections without a request.
+    pub fn clear(&self) {
+        let idle = std::mem::take(&mut *self.idle());
+        drop(idle);
+    }
+
+    fn take(&self) -> Option<Box<Connection>> {
+        let connection = self.idle().pop_back()?;
+        // All others have waited for even longer.
+        (connection.idle_since.elapsed() < self.options.idle).then_some(connection)
+    }
+
+    async fn connect(self: &Arc<Pool>) -> Result<Box<Connection>, Cause> {
+        let place = Place::take(self).ok_or(Cause::Full)?;
+        let connecting = timeout(self.options.connect_timeout, TcpStream::connect(self.address));
+        let stream =
+            connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::Connect)?;
+        stream.set_nodelay(true).map_err(Cause::Connect)?;
+        let io = Noted::new(stream);
+        let notes = io.notes().clone();
+        let (sender, driver) = http1::Builder::new()
+            .max_buf_size(HEAD_LIMIT)
+            .handshake(TokioIo::new(io))
+            .await
+            .map_err(Cause::Broken)?;
+        let deadline = Instant::now() + self.options.body_timeout;
+        Ok(Box::new(Connection {
+            sender,
+            driver: Some(driver),
+            ended: false,
+            notes,
+            alarm: Alarm { sleep: Box::pin(sleep_until(deadline)), deadline },
+            idle_since: deadline,
+            place,
+        }))
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Box<Connection>>> {
+        self.idle.lock().expect("nobody panics with it")
+    }
+}
+
+/// One of the connections that a backend may have.
+struct Place(Arc<Pool>);
+
+impl Place {
+    fn take(pool: &Arc<Pool>) -> Option<Place> {
+        if pool.open.fetch_add(1, Ordering::Relaxed) < pool.options.connections {
+            return Some(Place(pool.clone()));
+        }
+        pool.open.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection to a backend, with at most one request on it.
+pub struct Connection {
+    sender: SendRequest<RequestBody>,
+    /// Gone once it has ended without having taken the request.
+    driver: Option<http1::Connection<TokioIo<Noted>, RequestBody>>,
+    /// The driver must not be polled any more.
+    ended: bool,
+    notes: Notes,
+    alarm: Alarm,
+    idle_since: Instant,
+    place: Place,
+}
+
+impl Connection {
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Unanswered> {
+        let options = self.place.0.options;
+        let upload = request.body().upload();
+        self.notes.clear();
+        self.alarm.set(
+            Instant::now()
+                + options.response_timeout.min(match upload {
+                    Some(_) => options.body_timeout,
+                    None => options.response_timeout,
+                }),
+        );
+        // The driver below hands the answer over within this task: nobody needs waking, and
+        // tokio's budget, which would ask for a waker, is the driver's business.
+        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        let answered = std::future::poll_fn(|cx| {
+            let quiet = &mut Context::from_waker(Waker::noop());
+            if let Some(driver) = &mut self.driver
+                && !self.ended
+            {
+                self.ended = Pin::new(driver).poll(cx).is_ready();
+            }
+            if let Poll::Ready(answered) = answer.as_mut().poll(quiet) {
+                return Poll::Ready(Ok(answered));
+            }
+            if self.ended {
+                // It ended before it took the request; dropped, it gives the request back.
+                self.driver = None;
+                return answer.as_mut().poll(quiet).map(Ok);
+            }
+            let late = || {
+                upload
+                    .as_ref()
+                    .map(|upload| upload.deadline(options.body_timeout, options.response_timeout))
+            };
+            ready!(self.alarm.poll(cx, || late().map(|(deadline, _)| deadline)));
+            Poll::Ready(Err(late().map_or(Stalled::Backend, |(_, stalled)| stalled)))
+        });
+        let answered = answered.await;
+        let sent = self.notes.sent();
+        match answered {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(mut error)) => {
+                let request = error.take_message();
+                let fault = upload.and_then(|upload| upload.fault());
+                let cause = match fault {
+                    Some(fault) => Cause::Client(fault),
+                    None => Cause::Broken(error.into_error()),
+                };
+                Err(Unanswered { cause, sent, request })
+            }
+            Err(stalled) => {
+                let cause = match stalled {
+                    Stalled::Client => Cause::ClientTimeout,
+                    Stalled::Backend => Cause::Timeout,
+                };
+                Err(Unanswered { cause, sent, request: None })
+            }
+        }
+    }
+
+    /// Lets the connection read and write; ready when it has ended.
+    pub fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(driver) = &mut self.driver
+            && !self.ended
+        {
+            ready!(Pin::new(driver).poll(cx)).unwrap_or_else(|error| {
+                tracing::debug!(%error, "a backend's connection ended");
+            });
+            self.ended = true;
+        }
+        Poll::Ready(())
+    }
+
+    /// Ready when the answer's body has stood still for too long.
+    pub fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.alarm.poll(cx, || None)
+    }
+
+    /// A part of the answer's body, or its head, has come.
+    pub fn progressed(&mut self) {
+        self.alarm.set(Instant::now() + self.place.0.options.body_timeout);
+    }
+
+    /// Gives the connection back to its pool, if it can take another request.
+    pub fn release(mut self: Box<Connection>) {
+        // Wakers are forgotten: what happens to it now is nobody's business until it is used.
+        let quiet = &mut Context::from_waker(Waker::noop());
+        if self.drive(quiet).is_ready() || !self.sender.is_ready() {
+            return;
+        }
+        self.idle_since = Instant::now();
+        let pool = self.place.0.clone();
+        pool.idle().push_back(self);
+    }
+
+    /// The socket and what was read from it beyond the answer that switched protocols.
+    pub fn into_tunnel(mut self: Box<Connection>) -> Option<(Noted, Bytes)> {
+        let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("idle_since", &self.idle_since).finish_non_exhaustive()
+    }
+}
+
+/// A timer that is set again with every request, and hardly ever rings: setting it later
+/// touches nothing, it is when it rings that it looks whether it should have.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    deadline: Instant,
+}
+
+impl Alarm {
+    fn set(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+        if deadline < self.sleep.deadline() {
+            self.sleep.as_mut().reset(deadline);
+        }
+    }
+
+    /// Ready at the deadline, unless `later` knows of another one by then.
+    fn poll(&mut self, cx: &mut Context<'_>, later: impl Fn() -> Option<Instant>) -> Poll<()> {
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let now = Instant::now();
+            if now >= self.deadline {
+                match later() {
+                    Some(deadline) if now < deadline => self.deadline = deadline,
+                    _ => return Poll::Ready(()),
+                }
+            }
+            self.sleep.as_mut().reset(self.deadline);
+        }
+    }
+}

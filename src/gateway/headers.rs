@@ -1,0 +1,187 @@
+//! Which headers go through, and which requests do not.
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{
+    self, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use hyper::http::request;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Request, Uri, Version};
+
+use super::answer::Refusal;
+use super::forwarded::is_host;
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What belongs to one connection and not to the message (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
+
+/// What `Connection` cannot make part of a connection: where a message goes and ends.
+const END_TO_END: [HeaderName; 2] = [HOST, CONTENT_LENGTH];
+
+/// Turns the head of a request, as hyper has read it, into what a backend may be sent, or
+/// says why it is not sent at all. Leaves a path and a `Host` (if the client named one), and
+/// no header that belongs to the client's connection.
+pub fn admit(head: &mut request::Parts) -> Result<(), Refusal> {
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let mut encodings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(encoding) = encodings.next()
+        && (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            || encodings.next().is_some()
+            || head.headers.contains_key(CONTENT_LENGTH)
+            || head.version == Version::HTTP_2)
+    {
+        return Err(Refusal::Ambiguous("transfer-encoding"));
+    }
+    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
+        return Err(Refusal::Ambiguous("content-length"));
+    }
+    settle_host(head)?;
+    if !head.uri.path().starts_with('/')
+        && (head.method != Method::OPTIONS || head.uri.path() != "*")
+    {
+        return Err(Refusal::Ambiguous("target"));
+    }
+    strip(&mut head.headers);
+    if head.version == Version::HTTP_2 {
+        join_cookies(&mut head.headers);
+    }
+    // Only HTTP/1.1 clients are sent a 100; what others expect is not passed on.
+    if head.version != Version::HTTP_11 {
+        head.headers.remove(EXPECT);
+    }
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
+    Ok(())
+}
+
+/// Leaves the one host that a request names, in `Host`, and nothing but a path in the target.
+fn settle_host(head: &mut request::Parts) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() || host.is_some_and(|host| !is_host(host.as_bytes())) {
+        return Err(Refusal::Ambiguous("host"));
+    }
+    let Some(authority) = head.uri.authority() else {
+        return match host {
+            None if head.version != Version::HTTP_10 => Err(Refusal::Ambiguous("host")),
+            _ => Ok(()),
+        };
+    };
+    let authority = authority.as_str();
+    let is_same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
+    let scheme = head.uri.scheme_str();
+    if !host.is_none_or(is_same)
+        || !is_host(authority.as_bytes())
+        || !scheme.is_some_and(|scheme| scheme == "http" || scheme == "https")
+    {
+        return Err(Refusal::Ambiguous("host"));
+    }
+    if host.is_none() {
+        let host = HeaderValue::from_str(authority).map_err(|_| Refusal::Ambiguous("host"))?;
+        head.headers.insert(HOST, host);
+    }
+    let path = head.uri.path_and_query().cloned();
+    head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    Ok(())
+}
+
+/// Removes what belongs to the connection that `headers` came on.
+pub fn strip(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = connection_options(headers)
+        .filter(|option| !["keep-alive", "close"].contains(option))
+        .filter_map(|option| option.parse().ok())
+        .filter(|name| !END_TO_END.contains(name))
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The protocol that a request wants its connection to be switched to, if it may be.
+pub fn wanted_protocol(request: &Request<Incoming>) -> Option<HeaderValue> {
+    let asks = request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && connection_options(request.headers()).any(|it| it.eq_ignore_ascii_case("upgrade"));
+    let mut protocols = request.headers().get_all(UPGRADE).iter().filter(|_| asks);
+    let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
+    // HTTP/2 through a tunnel would go past everything that is done here (h2c smuggling).
+    let text = protocol.to_str().ok()?;
+    let is_http = |it: &str| {
+        it.get(..2).is_some_and(|it| it.eq_ignore_ascii_case("h2"))
+            || it.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("http"))
+    };
+    (!text.split(',').any(|it| is_http(it.trim()))).then(|| protocol.clone())
+}
+
+/// The id that the client or a proxy gave, if it is short and plain, or a new one; in its
+/// place in `headers` from now on.
+pub fn request_id(headers: &mut HeaderMap) -> HeaderValue {
+    let plain = |value: &&HeaderValue| {
+        (1..=64).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    if let Some(given) = headers.get(REQUEST_ID).filter(plain) {
+        return given.clone();
+    }
+    let id = format!("{:032x}", rand::random::<u128>());
+    let id = HeaderValue::try_from(id).expect("hexadecimal digits are a header value");
+    headers.insert(REQUEST_ID, id.clone());
+    id
+}
+
+/// Makes the head of a backend's answer fit for the client, or says that it is none.
+pub fn admit_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|it| it.as_bytes().contains(&b',')) {
+        return Err("more than one length");
+    }
+    if let Some(encoding) = headers.get(TRANSFER_ENCODING)
+        && (length.is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err("an ambiguous transfer-encoding");
+    }
+    strip(headers);
+    Ok(())
+}
+
+/// Says of a message that its connection is to be switched to `protocol`.
+pub fn insert_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// Says of a message that its connection ends with it.
+pub fn insert_close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+/// Says how the end of a request's body is found, if that is not by its length.
+pub fn frame(headers: &mut HeaderMap, body: &Incoming) {
+    if !body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) {
+        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// HTTP/2 may split cookies into lines; HTTP/1.1 has one (RFC 9113, 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let cookies: Vec<&[u8]> =
+        headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if cookies.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
+    {
+        headers.insert(header::COOKIE, joined);
+    }
+}

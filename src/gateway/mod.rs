@@ -1,0 +1,135 @@
+//! The gateway: replicas of any HTTP server behind one address. It knows nothing of the shop.
+//!
+//! A request's way through, in reading order:
+//!
+//! - `listener`: a client's connection, TLS (`tls`), HTTP/1.1 or HTTP/2. `wire` looks at the
+//!   bytes of HTTP/1.1 before anything else does.
+//! - `proxy`: the story of one request. `headers` and `forwarded` make its head fit for a
+//!   backend, `paths` knows which ones are hidden, `answer` has the words of refusals.
+//! - `forward`: to a backend ([`upstream`] says to which) and perhaps to another.
+//! - `client`: the connections to one backend, with `lanes` to each.
+//! - `body`: both bodies on their way; `upgrade`: what comes of a 101.
+//! - `observe`: what is written down.
+//!
+//! [`admin`] is the operator's way in, on an address of its own.
+
+pub mod admin;
+mod answer;
+mod body;
+mod client;
+pub mod echo;
+mod forward;
+mod forwarded;
+mod headers;
+mod lanes;
+mod listener;
+mod noted;
+mod observe;
+mod paths;
+mod proxy;
+mod tls;
+mod upgrade;
+pub mod upstream;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::accept::{AcceptOptions, accept};
+use crate::config;
+use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
+
+use client::ClientOptions;
+use forward::Forwarder;
+use forwarded::Trusted;
+use listener::LinkOptions;
+use paths::Paths;
+use proxy::{Proxy, ProxyOptions};
+use upstream::{RetryBudget, Upstreams};
+
+pub use tls::{InvalidCertificate, Tls};
+
+/// A gateway that is put together, and not yet listening.
+pub struct Gateway {
+    proxy: Arc<Proxy>,
+    tls: Option<Arc<Tls>>,
+    accepting: AcceptOptions,
+    link: LinkOptions,
+    lifecycle: Lifecycle,
+}
+
+impl Gateway {
+    /// Puts a gateway to `upstreams` together, for what `gate` lets through.
+    pub fn new(
+        config: &config::Gateway,
+        shutdown: &config::Shutdown,
+        gate: Gate,
+        upstreams: Upstreams,
+        budget: RetryBudget,
+        lifecycle: Lifecycle,
+    ) -> Result<Gateway, InvalidCertificate> {
+        let client = ClientOptions {
+            connections: config.backend_connections.get(),
+            idle: config.backend_idle,
+            connect_timeout: config.connect_timeout,
+            response_timeout: config.response_timeout,
+            body_timeout: config.body_timeout,
+        };
+        let spending = Paths::new(config.spending_paths.clone());
+        let forwarder = Forwarder::new(upstreams, budget, client, spending);
+        let options = ProxyOptions {
+            trusted: Trusted::new(config.trusted_proxies.iter().map(|it| it.0).collect()),
+            hidden: Paths::new(config.hidden_paths.clone()),
+            body_limit: config.body_limit,
+            access_log: config.access_log,
+        };
+        let tls = match (&config.tls_certificate, &config.tls_key) {
+            (Some(certificate), Some(key)) => {
+                Some(Arc::new(Tls::load(certificate.clone(), key.clone())?))
+            }
+            _ => None,
+        };
+        Ok(Gateway {
+            proxy: Arc::new(Proxy::new(options, gate, forwarder, lifecycle.clone())),
+            tls,
+            accepting: AcceptOptions {
+                max_connections: config.max_connections,
+                grace: shutdown.grace,
+                patience: config.header_timeout,
+            },
+            link: LinkOptions {
+                header_limit: config.header_limit,
+                header_timeout: config.header_timeout,
+                tunnel_timeout: config.tunnel_timeout,
+                tunnel_drain: tunnel_drain(shutdown),
+            },
+            lifecycle,
+        })
+    }
+
+    /// Starts to serve on `listener`, until the lifecycle ends: then still for the grace
+    /// period, then no new connections, and out when the last request is answered.
+    pub fn start(self, listener: TcpListener) {
+        let Gateway { proxy, tls, accepting, link, lifecycle } = self;
+        let keeping = proxy.clone();
+        lifecycle.spawn("backend connections", async move { keeping.keep().await });
+        if let Some(tls) = tls.clone() {
+            let ending = lifecycle.clone();
+            lifecycle.spawn("certificate", async move { tls.keep_current(ending).await });
+        }
+        let serving =
+            accept(listener, accepting, lifecycle.clone(), move |stream, peer, closing| {
+                listener::serve(stream, peer, proxy.clone(), tls.clone(), link, closing)
+            });
+        lifecycle.spawn("gateway", serving);
+    }
+}
+
+/// Tunnels have no end of their own; half of the time is for them, so that they do not make
+/// the end of the process an unclean one.
+fn tunnel_drain(shutdown: &config::Shutdown) -> Duration {
+    shutdown.deadline / 2
+}

@@ -1,0 +1,176 @@
+//! What is written down of every request: metrics and a line in the log.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use hyper::header::HeaderValue;
+use hyper::{Method, StatusCode, Uri};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+
+use super::listener::Activity;
+use super::upstream::{Failure, Picked};
+
+/// Counters of the answers of one backend, looked up once. The gateway's own answers count
+/// as those of a backend named `none`.
+#[derive(Debug)]
+pub struct Answers {
+    backend: String,
+    /// By status, from 100 to 599.
+    by_status: Box<[OnceLock<Counter>]>,
+    seconds: Histogram,
+    in_flight: Gauge,
+}
+
+impl Answers {
+    /// The counters of `backend`.
+    pub fn of(backend: &str) -> Answers {
+        let labels = [("backend", backend.to_owned())];
+        Answers {
+            backend: backend.to_owned(),
+            by_status: (100..600).map(|_| OnceLock::new()).collect(),
+            seconds: histogram!("merch_gateway_request_seconds", &labels),
+            in_flight: gauge!("merch_gateway_in_flight", &labels),
+        }
+    }
+
+    fn count(&self, status: StatusCode, elapsed: Duration) {
+        if let Some(cell) = self.by_status.get(usize::from(status.as_u16()) - 100) {
+            let counter = cell.get_or_init(|| {
+                let backend = self.backend.clone();
+                let labels = [("backend", backend), ("status", status.as_str().to_owned())];
+                counter!("merch_gateway_requests_total", &labels)
+            });
+            counter.increment(1);
+        }
+        self.seconds.record(elapsed);
+    }
+}
+
+/// A request, from its head to the last byte of its answer; written down when dropped.
+#[derive(Debug)]
+pub struct Record {
+    started: Instant,
+    /// Its id, which the answer bears too.
+    pub id: HeaderValue,
+    client: IpAddr,
+    method: Method,
+    uri: Uri,
+    status: StatusCode,
+    answers: Arc<Answers>,
+    /// The backend that has it now, and since when.
+    picked: Option<(Picked, Instant)>,
+    bytes: u64,
+    cut: bool,
+    logged: bool,
+    _activity: Activity,
+}
+
+impl Record {
+    /// A request that has just arrived, answered by nobody yet; `logged` if it gets a line.
+    pub fn new(
+        request: (Method, Uri),
+        id: HeaderValue,
+        client: IpAddr,
+        own: Arc<Answers>,
+        logged: bool,
+        activity: Activity,
+    ) -> Record {
+        own.in_flight.increment(1);
+
+        Record {
+            started: Instant::now(),
+            id,
+            client,
+            method: request.0,
+            uri: request.1,
+            // Seen only if the client hangs up before there is an answer.
+            status: CLIENT_CLOSED,
+            answers: own,
+            picked: None,
+            bytes: 0,
+            cut: false,
+            logged,
+            _activity: activity,
+        }
+    }
+
+    /// It is given to a backend now, whose counters are `answers`.
+    pub fn given_to(&mut self, answers: Arc<Answers>, picked: Picked) {
+        self.answers.in_flight.decrement(1);
+        answers.in_flight.increment(1);
+        self.answers = answers;
+        self.picked = Some((picked, Instant::now()));
+    }
+
+    /// It is not the backend's any more, which did not answer, by a `failure` of its own if
+    /// there is one.
+    pub fn failed(&mut self, failure: Option<Failure>) {
+        if let Some(((picked, _), failure)) = self.picked.take().zip(failure) {
+            picked.failed(failure);
+        }
+    }
+
+    /// The backend's answer has begun.
+    pub fn answered(&mut self, status: StatusCode) {
+        self.status = status;
+        if let Some((picked, since)) = &self.picked {
+            // Not from the request's start: what another backend wasted is not this one's.
+            picked.answered(status, since.elapsed());
+        }
+    }
+
+    /// The gateway answers itself, as `own` counts it.
+    pub fn refused(&mut self, status: StatusCode, own: &Arc<Answers>) {
+        self.status = status;
+        self.picked = None;
+        if !Arc::ptr_eq(&self.answers, own) {
+            self.answers.in_flight.decrement(1);
+            own.in_flight.increment(1);
+            self.answers = own.clone();
+        }
+    }
+
+    /// More of the answer is on its way.
+    pub fn count(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    /// The answer ended before its end.
+    pub fn cut(&mut self) {
+        self.cut = true;
+        if let Some((picked, _)) = &self.picked {
+            picked.failed(Failure::Broken);
+        }
+    }
+}
+
+/// nginx's status for a client that did not wait for its answer; it is never sent.
+const CLIENT_CLOSED: StatusCode = match StatusCode::from_u16(499) {
+    Ok(status) => status,
+    Err(_) => unreachable!(),
+};
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let elapsed = self.started.elapsed();
+        self.answers.in_flight.decrement(1);
+        self.answers.count(self.status, elapsed);
+        if self.logged {
+            // The path and not the query: that may hold what is not ours.
+            tracing::info!(
+                target: "merch_store::access",
+                id = self.id.to_str().unwrap_or_default(),
+                client = %self.client,
+                method = self.method.as_str(),
+                path = self.uri.path(),
+                status = self.status.as_u16(),
+                milliseconds = elapsed.as_micros() as f64 / 1000.0,
+                bytes = self.bytes,
+                backend = self.answers.backend.as_str(),
+                cut = self.cut,
+                "answered",
+            );
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! One request's way through: looked at, counted against its client's limit, given to a
+//! backend.
+
+use std::sync::Arc;
+
+use hyper::body::{Body, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
+use hyper::header::{HeaderName, UPGRADE};
+use hyper::http::request;
+use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Response, StatusCode, Version};
+
+use crate::lifecycle::Lifecycle;
+use crate::limits::Gate;
+
+use super::answer::Refusal;
+use super::body::{RequestBody, ResponseBody};
+use super::client::Connection;
+use super::forward::Forwarder;
+use super::forwarded::Trusted;
+use super::headers;
+use super::listener::Link;
+use super::observe::{Answers, Record};
+use super::paths::Paths;
+use super::upgrade::Tunnel;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What decides about a request before a backend is asked.
+#[derive(Debug)]
+pub struct ProxyOptions {
+    /// Whose word is taken for where a request comes from.
+    pub trusted: Trusted,
+    /// What clients cannot reach.
+    pub hidden: Paths,
+    /// The largest body, in bytes.
+    pub body_limit: u64,
+    /// Whether each request gets a line in the log.
+    pub access_log: bool,
+}
+
+/// Passes requests on.
+pub struct Proxy {
+    options: ProxyOptions,
+    gate: Gate,
+    forwarder: Forwarder,
+    own: Arc<Answers>,
+    lifecycle: Lifecycle,
+}
+
+/// A client's end of a tunnel, and what it wants to speak through it.
+type Upgrade = (OnUpgrade, HeaderValue);
+
+impl Proxy {
+    /// Passes requests that `gate` lets through on by `forwarder`, until `lifecycle` ends.
+    pub fn new(
+        options: ProxyOptions,
+        gate: Gate,
+        forwarder: Forwarder,
+        lifecycle: Lifecycle,
+    ) -> Proxy {
+        Proxy { options, gate, forwarder, own: Arc::new(Answers::of("none")), lifecycle }
+    }
+
+    /// Whose word is taken for where a request comes from.
+    pub fn trusted(&self) -> &Trusted {
+        &self.options.trusted
+    }
+
+    /// What goes on in the background.
+    pub async fn keep(&self) {
+        self.forwarder.keep(self.lifecycle.clone()).await;
+    }
+
+    /// Answers one request that came on `link`.
+    pub async fn respond(
+        link: Arc<Link>,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let proxy = &*link.proxy;
+        let is_http1 = request.version() != Version::HTTP_2;
+        let upgrade = wanted_upgrade(&mut request);
+        let (mut head, incoming) = request.into_parts();
+        let target = (head.method.clone(), head.uri.clone());
+        let admitted = match link.verdict.is_ambiguous() {
+            true => Err(Refusal::Ambiguous("")),
+            false => headers::admit(&mut head),
+        };
+        let client = link.peer.rewrite(&mut head.headers, proxy.trusted());
+        let id = headers::request_id(&mut head.headers);
+        let mut record = Record::new(
+            target,
+            id,
+            client,
+            proxy.own.clone(),
+            proxy.options.access_log,
+            link.begin(),
+        );
+        let mut decision = None;
+        let answered = match admitted.and_then(|()| proxy.own_answer(head.uri.path())) {
+            Err(refusal) => Err(refusal),
+            Ok(Some(healthy)) => return proxy.healthy(healthy, record),
+            Ok(None) => {
+                decision = proxy.gate.check(client, &head.headers).await;
+                match &decision {
+                    Some(decision) if !decision.allowed => Err(Refusal::RateLimited),
+                    _ => proxy.pass_on(head, incoming, upgrade.as_ref(), &mut record).await,
+                }
+            }
+        };
+        let mut response = match answered {
+            Err(refusal) => proxy.refuse(refusal, record, is_http1),
+            Ok((response, connection)) => match upgrade {
+                Some((client, protocol)) if switches(&response) => {
+                    link.tunnel(client, protocol, response, connection, record)
+                }
+                _ => {
+                    record.answered(response.status());
+                    response.map(|body| ResponseBody::backend(body, connection, record))
+                }
+            },
+        };
+        if let Some(decision) = decision {
+            decision.write_headers(response.headers_mut());
+        }
+        if is_http1 && proxy.lifecycle.is_ending() && !switches(&response) {
+            // Whoever keeps connections open should look for another gateway.
+            headers::insert_close(response.headers_mut());
+        }
+        response
+    }
+
+    /// What the gateway answers itself: whether it is well, or that there is nothing.
+    fn own_answer(&self, path: &str) -> Result<Option<&'static str>, Refusal> {
+        match path {
+            "/health/live" => Ok(Some("ok")),
+            "/health/ready" if self.lifecycle.is_ending() => Err(Refusal::ShuttingDown),
+            "/health/ready" if !self.forwarder.is_ready() => Err(Refusal::NoBackend),
+            "/health/ready" => Ok(Some("ok")),
+            path if self.options.hidden.contains(path) => Err(Refusal::NotFound),
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives an admitted request to a backend, if its client and its body are within limits.
+    async fn pass_on(
+        &self,
+        mut head: request::Parts,
+        incoming: Incoming,
+        upgrade: Option<&Upgrade>,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Box<Connection>), Refusal> {
+        if incoming.size_hint().lower() > self.options.body_limit {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let expects = head.headers.contains_key(EXPECT);
+        headers::frame(&mut head.headers, &incoming);
+        if let Some((_, protocol)) = upgrade {
+            headers::insert_upgrade(&mut head.headers, protocol.clone());
+        }
+        let body = RequestBody::new(incoming, self.options.body_limit, expects);
+        let request = Request::from_parts(head, body);
+        let (mut response, connection) = self.forwarder.forward(request, record).await?;
+        response.headers_mut().entry(REQUEST_ID).or_insert_with(|| record.id.clone());
+        Ok((response, connection))
+    }
+
+    fn refuse(
+        &self,
+        refusal: Refusal,
+        mut record: Record,
+        is_http1: bool,
+    ) -> Response<ResponseBody> {
+        record.refused(refusal.status(), &self.own);
+        let mut headers = HeaderMap::new();
+        refusal.write_headers(&mut headers);
+        if is_http1 && refusal.ends_connection() {
+            headers::insert_close(&mut headers);
+        }
+        own_response(refusal.status(), headers, refusal.body(), record)
+    }
+
+    fn healthy(&self, status: &'static str, mut record: Record) -> Response<ResponseBody> {
+        record.refused(StatusCode::OK, &self.own);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let body = serde_json::json!({ "status": status }).to_string();
+        own_response(StatusCode::OK, headers, body, record)
+    }
+}
+
+impl Link {
+    /// Answers 101, after which the connection is a tunnel.
+    fn tunnel(
+        &self,
+        client: OnUpgrade,
+        protocol: HeaderValue,
+        response: Response<Incoming>,
+        connection: Box<Connection>,
+        mut record: Record,
+    ) -> Response<ResponseBody> {
+        record.answered(response.status());
+        let mut response = response.map(|_| ResponseBody::none());
+        headers::insert_upgrade(response.headers_mut(), protocol);
+        self.becomes(Tunnel::new(client, connection, record));
+        response
+    }
+}
+
+fn own_response(
+    status: StatusCode,
+    mut headers: HeaderMap,
+    body: String,
+    record: Record,
+) -> Response<ResponseBody> {
+    headers.insert(REQUEST_ID, record.id.clone());
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut response = Response::new(ResponseBody::own(body, record));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
+    if !request.headers().contains_key(UPGRADE) {
+        return None;
+    }
+    let protocol = headers::wanted_protocol(request)?;
+    Some((hyper::upgrade::on(request), protocol))
+}
+
+fn switches<B>(response: &Response<B>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
+}

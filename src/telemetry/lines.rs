@@ -1,0 +1,105 @@
+//! Lines of the log on their way to a file: a thread of their own writes them, so that no
+//! request waits for a disk, and the end of the process waits until all are written.
+//!
+//! Ours, because what there is turns files over by the clock and leaves lines behind at the end
+//! if the disk takes longer than a second.
+
+use std::io;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::SystemTime;
+
+use metrics::counter;
+
+use super::rolling::RollingFile;
+
+/// Lines that may wait for the disk, a few megabytes of them; more are lost, and counted.
+const WAITING: usize = 16_384;
+
+enum Message {
+    Line(Vec<u8>),
+    End,
+}
+
+/// Where lines are left; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Lines(SyncSender<Message>);
+
+/// The thread that writes. Dropped, it waits until everything that was left is written.
+#[derive(Debug)]
+pub struct Writing {
+    lines: Lines,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Starts to write into `file`.
+pub fn write_to(file: RollingFile) -> io::Result<(Lines, Writing)> {
+    let (sender, messages) = sync_channel(WAITING);
+    let thread = std::thread::Builder::new().name("log".into());
+    let thread = thread.spawn(move || write(file, &messages))?;
+    let lines = Lines(sender);
+    Ok((lines.clone(), Writing { lines, thread: Some(thread) }))
+}
+
+fn write(mut file: RollingFile, messages: &Receiver<Message>) {
+    while let Ok(Message::Line(line)) = messages.recv() {
+        if let Err(error) = file.write_line(&line, SystemTime::now()) {
+            // There is nobody to be told in the log itself.
+            eprintln!("a line of the log is lost: {error}");
+            lost();
+        }
+    }
+}
+
+fn lost() {
+    counter!("merch_log_lost_lines_total").increment(1);
+}
+
+/// One write is one line, as the subscriber has it.
+impl io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        match self.0.try_send(Message::Line(line.to_vec())) {
+            // After the end nobody reads any more.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => lost(),
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        // Waits for room, if need be; the thread is gone only if it panicked.
+        let _ = self.lines.0.send(Message::End);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn everything_that_was_left_is_written_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let file = RollingFile::open(&path, u64::MAX, SystemTime::now()).unwrap();
+        let (mut lines, writing) = write_to(file).unwrap();
+        let expected: String = (0..10_000).map(|number| format!("line {number}\n")).collect();
+        for line in expected.split_inclusive('\n') {
+            lines.write_all(line.as_bytes()).unwrap();
+        }
+        drop(writing);
+        assert!(std::fs::read_to_string(&path).unwrap() == expected);
+        // Whoever is late does not hurt.
+        lines.write_all(b"too late").unwrap();
+    }
+}

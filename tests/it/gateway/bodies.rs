@@ -1,0 +1,180 @@
+//! Bodies on their way: as they come, within limits, and not for ever.
+
+use std::time::Duration;
+
+use crate::support::backend::ok;
+use crate::support::gateway::header;
+use crate::support::raw::{Raw, status};
+use crate::support::{Act, Backend, TestGateway};
+
+const SHORT: Duration = Duration::from_millis(200);
+
+#[tokio::test]
+async fn an_answer_is_passed_on_as_it_comes_and_ends_where_the_backend_ended_it() {
+    for (answer, rest) in [
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n6\r\nsecond\r\n0\r\n\r\n",
+            "second",
+        ),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nfirstsecond", "second"),
+        ("HTTP/1.0 200 OK\r\n\r\nfirstsecond", "second"),
+    ] {
+        let backend = Backend::start(move |_| Act::SaysAndHangsUp(answer.into())).await;
+        let gateway = TestGateway::before(&[&backend]).await;
+        assert_eq!(gateway.get("/").await, (200, format!("first{rest}")));
+    }
+}
+
+#[tokio::test]
+async fn neither_side_waits_for_the_end_of_the_others_body() {
+    // What is sent comes back, so each part must have gone all the way before the next one.
+    let head = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n";
+    let backend = Backend::start(move |_| Act::SaysAndEchoes(head.into())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    // The backend takes the head alone for a request, because of the Expect.
+    client
+        .says("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\nexpect: 100-continue\r\n\r\n")
+        .await;
+    let heard = client.hears_until("\r\n\r\n").await;
+    assert!(heard.starts_with("HTTP/1.1 200"), "{heard}");
+}
+
+#[tokio::test]
+async fn the_first_part_of_an_answer_does_not_wait_for_the_second() {
+    let first = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    let backend = Backend::start(move |_| Act::SaysAndStalls(first.into())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let heard = client.hears_until("5\r\nfirst\r\n").await;
+    assert_eq!(header(&heard, "transfer-encoding"), Some("chunked"));
+}
+
+#[tokio::test]
+async fn the_first_part_of_a_request_does_not_wait_for_the_second() {
+    let backend = Backend::start(|_| Act::Says(ok("one"))).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    // The backend takes this for a whole request, since its chunk looks like the last one.
+    client.says("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
+    client.says("5\r\n0\r\n\r\n\r\n").await;
+    client.hears_until("one").await;
+    assert!(backend.request().ends_with("\r\n\r\n5\r\n0\r\n\r\n"), "{}", backend.request());
+}
+
+#[tokio::test]
+async fn a_large_body_comes_through_whole_both_ways() {
+    let large = "0123456789abcdef".repeat(200_000);
+    let answer = ok(&large);
+    let backend = Backend::start(move |_| Act::Says(answer.clone())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let client = reqwest::Client::new();
+    let response = client.post(gateway.url("/")).body(large.clone()).send().await.unwrap();
+    assert!(response.text().await.unwrap() == large);
+    assert!(backend.request().ends_with(&format!("\r\n\r\n{large}")));
+}
+
+#[tokio::test]
+async fn a_body_beyond_the_limit_is_refused_and_never_reaches_its_end_at_a_backend() {
+    let backend = Backend::named("one").await;
+    let settings = |config: &mut merch_store::config::Config| config.gateway.body_limit = 5;
+    let gateway = TestGateway::at(&[backend.address], settings).await;
+    for (body, expected) in [
+        ("content-length: 5\r\n\r\nabcde", 200),
+        ("content-length: 6\r\n\r\nabcdef", 413),
+        ("content-length: 6\r\nexpect: 100-continue\r\n\r\n", 413),
+        ("transfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n", 200),
+        ("transfer-encoding: chunked\r\n\r\n6\r\nabcdef\r\n0\r\n\r\n", 413),
+        ("transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n", 413),
+    ] {
+        let before = backend.requests().len();
+        let request = format!("POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{body}");
+        let answer = gateway.answers(request).await;
+        assert_eq!(status(&answer), expected, "{body}: {answer}");
+        assert_eq!(backend.requests().len() - before, usize::from(expected == 200), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_is_told_to_send_its_body_when_the_backend_wants_it() {
+    let (first, second) = ("HTTP/1.1 100 Continue\r\n\r\n", ok("done"));
+    let backend = Backend::start(move |request| match request.contains("expect: 100-continue") {
+        true => Act::Says(first.into()),
+        false => Act::Says(second.clone()),
+    })
+    .await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client
+        .says("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 19\r\n\r\n")
+        .await;
+    assert_eq!(client.hears_until("\r\n\r\n").await, first);
+    // To this backend the body looks like a request of its own.
+    client.says("GET / HTTP/1.1\r\n\r\n\r").await;
+    client.hears_until("done").await;
+    assert_eq!(backend.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_want_the_body_does_not_get_it() {
+    let refusal = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 2\r\n\r\nno";
+    let backend = Backend::start(move |_| Act::Says(refusal.into())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client
+        .says("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n")
+        .await;
+    let answer = client.hears_until("no").await;
+    assert_eq!(status(&answer), 401, "not 100: {answer}");
+    assert!(backend.request().ends_with("\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_backend_that_says_nothing_of_the_body_gets_it_after_a_while() {
+    let backend = Backend::start(|request| match request.contains("expect: 100-continue") {
+        true => Act::Says(String::new()),
+        false => Act::Says(ok("done")),
+    })
+    .await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client
+        .says("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 19\r\n\r\n")
+        .await;
+    client.hears_until("HTTP/1.1 100 Continue\r\n\r\n").await;
+    client.says("GET / HTTP/1.1\r\n\r\n\r").await;
+    client.hears_until("done").await;
+}
+
+#[tokio::test]
+async fn a_body_that_stands_still_is_cut_off() {
+    let backend = Backend::start(|request| match request.starts_with("GET /short") {
+        true => Act::SaysAndStalls("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab".into()),
+        false => Act::SaysAndStalls(
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n".into(),
+        ),
+    })
+    .await;
+    let settings = |config: &mut merch_store::config::Config| config.gateway.body_timeout = SHORT;
+    let gateway = TestGateway::at(&[backend.address], settings).await;
+    for path in ["/short", "/chunked"] {
+        let answer = gateway.answers(crate::support::gateway::get(path)).await;
+        assert!(!answer.ends_with("0\r\n\r\n") && answer.trim_end().ends_with("ab"), "{answer}");
+    }
+    let upload = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nab";
+    let answer = gateway.answers(upload).await;
+    assert_eq!(status(&answer), 408, "{answer}");
+    assert_eq!(backend.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_is_not_worked_for_any_more() {
+    let backend = Backend::start(|_| Act::IsSilent).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    backend.hears(1).await;
+    drop(client);
+    crate::support::eventually("the backend is let go", async || backend.open() == 0).await;
+}

@@ -1,0 +1,185 @@
+//! Connections on both sides: how many, how long, and how they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use merch_store::lifecycle::Ended;
+use tokio::sync::Notify;
+
+use crate::support::backend::ok;
+use crate::support::gateway::{get, header};
+use crate::support::raw::{Raw, status};
+use crate::support::{Act, Backend, TestGateway, eventually};
+
+const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[tokio::test]
+async fn requests_share_a_connection_to_the_backend_if_they_come_one_after_another() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    for _ in 0..3 {
+        let mut client = Raw::connect(gateway.address).await;
+        for _ in 0..3 {
+            client.says(REQUEST).await;
+            client.hears_until("one").await;
+        }
+    }
+    assert_eq!((backend.requests().len(), backend.connections()), (9, 1));
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_answered_in_their_order() {
+    let backend = Backend::start(|request| {
+        let path = request.split(' ').nth(1).unwrap();
+        Act::Says(ok(path))
+    })
+    .await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    let requests = ["/a", "/b", "/c"].map(|path| REQUEST.replace(" / ", &format!(" {path} ")));
+    client.says(requests.concat()).await;
+    let heard = client.hears_until("/c").await;
+    let at = ["/a", "/b", "/c"].map(|path| heard.find(path).unwrap());
+    assert!(at.is_sorted(), "{heard}");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_wants_closed_is_not_used_again() {
+    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 3\r\n\r\none";
+    let backend = Backend::start(move |_| Act::Says(answer.into())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").await, (200, "one".into()));
+    }
+    assert_eq!(backend.connections(), 3);
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed_after_a_while() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.backend_idle = Duration::from_millis(100);
+    })
+    .await;
+    gateway.get("/").await;
+    eventually("it is closed", async || backend.open() == 0).await;
+    assert_eq!(gateway.get("/").await.0, 200);
+    assert_eq!(backend.connections(), 2);
+}
+
+#[tokio::test]
+async fn what_an_answer_leaves_behind_is_never_the_next_requests_answer() {
+    let extra = format!("{}{}", ok("one"), ok("stale"));
+    let backend = Backend::start(move |_| Act::Says(extra.clone())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    for _ in 0..5 {
+        assert_eq!(gateway.get("/").await, (200, "one".into()));
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_ends_the_connection() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.header_timeout = Duration::from_millis(200);
+    })
+    .await;
+    for part in
+        ["", "G", "PRI * HTT", "GET / HTTP/1.1\r\nhost: a\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+    {
+        let mut client = Raw::connect(gateway.address).await;
+        client.says(part).await;
+        // HTTP/2 says goodbye first, in binary.
+        client.hears_the_end().await;
+    }
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(REQUEST).await;
+    client.hears_until("one").await;
+    client.says("GET / HT").await;
+    assert_eq!(client.hears().await, "");
+    assert_eq!(backend.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_slow_answer_is_not_an_idle_connection() {
+    let backend = Backend::start(|request| match request.contains("/slow") {
+        true => Act::IsSilent,
+        false => Act::Says(ok("quick")),
+    })
+    .await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.header_timeout = Duration::from_millis(50);
+        config.gateway.response_timeout = Duration::from_millis(400);
+    })
+    .await;
+    let answer = gateway.answers(get("/slow")).await;
+    assert_eq!(status(&answer), 504, "{answer}");
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_refused() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let long = "a".repeat(20_000);
+    let answer = gateway.answers(format!("GET / HTTP/1.1\r\nhost: a\r\nx: {long}\r\n\r\n")).await;
+    assert_eq!(status(&answer), 431, "{answer}");
+    assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.max_connections = 1.try_into().unwrap();
+    })
+    .await;
+    let mut first = Raw::connect(gateway.address).await;
+    first.says(REQUEST).await;
+    first.hears_until("one").await;
+    let mut second = Raw::connect(gateway.address).await;
+    second.says(REQUEST).await;
+    first.says(REQUEST).await;
+    first.hears_until("one").await;
+    assert_eq!(backend.requests().len(), 2);
+    drop(first);
+    second.hears_until("one").await;
+}
+
+#[tokio::test]
+async fn an_ending_gateway_answers_what_is_under_way_and_what_has_just_connected() {
+    let told = Arc::new(Notify::new());
+    let tells = told.clone();
+    let backend = Backend::start(move |request| match request.contains("/slow") {
+        true => Act::SaysWhenTold(told.clone(), ok("one")),
+        false => Act::Says(ok("one")),
+    })
+    .await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut idle = Raw::connect(gateway.address).await;
+    idle.says(REQUEST).await;
+    idle.hears_until("one").await;
+    let mut fresh = Raw::connect(gateway.address).await;
+    let mut slow = Raw::connect(gateway.address).await;
+    slow.says(REQUEST.replace(" / ", " /slow ")).await;
+    gateway.lifecycle.end();
+    assert_eq!(idle.hears().await, "");
+    fresh.says(REQUEST).await;
+    let answer = fresh.hears_until("one").await;
+    assert_eq!(header(&answer, "connection"), Some("close"));
+    tells.notify_one();
+    slow.hears_until("one").await;
+    assert_eq!(gateway.ended().await, Ended::Cleanly);
+}
+
+#[tokio::test]
+async fn an_ending_gateway_is_alive_and_not_ready() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.shutdown.grace = Duration::from_secs(30);
+    })
+    .await;
+    gateway.lifecycle.end();
+    assert_eq!(gateway.get("/health/ready").await.0, 503);
+    assert_eq!(gateway.get("/health/live").await.0, 200);
+    assert_eq!(gateway.get("/").await.0, 200);
+}

@@ -1,0 +1,16 @@
+//! The gateway between raw clients and raw backends.
+
+mod admin;
+mod bodies;
+mod connections;
+mod failures;
+mod heads;
+mod limits;
+mod observe;
+mod program;
+mod replicas;
+mod retries;
+mod smuggling;
+mod tls;
+mod upgrade;
+pub mod upstreams;

@@ -1,0 +1,79 @@
+//! The gateway and its echo as somebody runs them.
+
+use std::process::Stdio;
+
+use reqwest::Client;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout};
+
+use crate::support::process::{command, send_signal};
+
+/// A program that has said where it serves; killed with this.
+struct Program {
+    url: String,
+    child: Child,
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Program {
+    async fn start(arguments: &[&str], says: &str) -> Program {
+        let mut command = command(arguments);
+        command.env("MERCH__LOG__LEVEL", "error").env("MERCH__SHUTDOWN__GRACE_MS", "0");
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+        loop {
+            let line = stdout.next_line().await.unwrap().expect("it says where it serves");
+            if let Some(url) = line.strip_prefix(says) {
+                let url = url.trim().replace("localhost", "127.0.0.1");
+                return Program { url, child, _stdout: stdout };
+            }
+        }
+    }
+
+    async fn ends(mut self) {
+        send_signal("TERM", self.child.id().unwrap().try_into().unwrap());
+        assert_eq!(self.child.wait().await.unwrap().code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_file_passes_requests_on_to_its_backends_in_turn() {
+    let start = || Program::start(&["echo", "--address", "127.0.0.1:0"], "  echo  ");
+    let (one, two) = (start().await, start().await);
+    let arguments =
+        ["gateway", "--address", "127.0.0.1:0", "--backend", &one.url, "--backend", &two.url];
+    let gateway = Program::start(&arguments, "  gateway   ").await;
+    let client = Client::new();
+    let url = format!("{}/hello?a=b", gateway.url);
+    for (body, message) in [
+        (r#"{"example": 123}"#, serde_json::json!({"example": 123})),
+        ("x", serde_json::Value::Null),
+    ] {
+        let answer = client.post(&url).body(body).send().await.unwrap();
+        assert_eq!(
+            serde_json::from_str::<serde_json::Value>(&answer.text().await.unwrap()).unwrap(),
+            serde_json::json!({
+                "http_method": "POST", "request_uri": "/hello?a=b", "your_message": message,
+            })
+        );
+    }
+    one.ends().await;
+    for _ in 0..4 {
+        assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
+    }
+    gateway.ends().await;
+    two.ends().await;
+}
+
+#[tokio::test]
+async fn a_gateway_that_cannot_start_says_why() {
+    for (arguments, said) in [
+        (&["gateway"][..], "--backend"),
+        (&["gateway", "--backend", "localhost"], "gateway.backends"),
+    ] {
+        let output = command(arguments).output().await.unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(said), "{error}");
+    }
+}

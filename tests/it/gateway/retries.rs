@@ -1,0 +1,108 @@
+//! Which requests are tried on another backend, by what had become of the first attempt.
+
+use crate::support::backend::{nobody, ok};
+use crate::support::raw::status;
+use crate::support::{Act, Backend, TestGateway};
+
+const KEY: &str = "idempotency-key: a\r\n";
+const BODY: &str = "content-length: 2\r\n";
+
+/// Method, path, more headers; whether it is tried again once a backend may have seen it.
+const RULES: &[(&str, &str, &str, bool)] = &[
+    ("GET", "/api/info", "", true),
+    ("HEAD", "/api/info", "", true),
+    ("OPTIONS", "/api/info", "", true),
+    ("PUT", "/api/info", "", true),
+    ("DELETE", "/api/info", "", true),
+    ("POST", "/api/sendCoin", "", false),
+    ("PATCH", "/api/info", "", false),
+    ("PURCHASE", "/api/info", "", false),
+    ("GET", "/api/buy/cup", "", false),
+    ("GET", "/api/buy/cup?x=y", "", false),
+    ("GET", "/api//buy/cup", "", false),
+    ("GET", "/api/%62uy/cup", "", false),
+    ("HEAD", "/api/buy/cup", "", false),
+    ("GET", "/api/buy/cup", KEY, true),
+    ("POST", "/api/sendCoin", KEY, true),
+    ("GET", "/api/buy/cup", "idempotency-key:\r\n", false),
+    ("GET", "/api/buyer", "", true),
+    // The body may be on its way already, and cannot be sent twice.
+    ("PUT", "/api/info", BODY, false),
+];
+
+fn request(method: &str, path: &str, headers: &str) -> String {
+    let body = if headers == BODY { "{}" } else { "" };
+    format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n{body}")
+}
+
+#[tokio::test]
+async fn a_request_that_no_backend_has_seen_is_always_tried_on_another() {
+    for (method, path, headers, _) in RULES {
+        let good = Backend::named("good").await;
+        let backends = [nobody().await, good.address, nobody().await];
+        let gateway = TestGateway::at(&backends, |_| {}).await;
+        for _ in 0..3 {
+            let answer = gateway.answers(request(method, path, headers)).await;
+            assert_eq!(status(&answer), 200, "{method} {path} {headers}: {answer}");
+        }
+        assert_eq!(good.requests().len(), 3, "{method} {path} {headers}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_a_backend_may_have_seen_is_tried_again_only_if_that_is_safe() {
+    for (method, path, headers, again) in RULES {
+        let broken = Backend::start(|_| Act::SaysAndHangsUp(String::new())).await;
+        let good = Backend::named("good").await;
+        let gateway = TestGateway::before(&[&broken, &good]).await;
+        let mut statuses = Vec::new();
+        for _ in 0..2 {
+            let answer = gateway.answers(request(method, path, headers)).await;
+            statuses.push(status(&answer));
+        }
+        statuses.sort_unstable();
+        let expected = if *again { [200, 200] } else { [200, 502] };
+        assert_eq!(statuses, expected, "{method} {path} {headers}");
+        // Never twice at the same one; the turn is the broken one's again after a retry.
+        let seen = if *again { 2 } else { 1 };
+        assert_eq!(broken.requests().len(), seen, "{method} {path} {headers}");
+        assert_eq!(good.requests().len(), statuses.iter().filter(|it| **it == 200).count());
+    }
+}
+
+#[tokio::test]
+async fn what_is_tried_again_is_the_same_request() {
+    let broken = Backend::start(|_| Act::SaysAndHangsUp(String::new())).await;
+    let good = Backend::named("good").await;
+    let gateway = TestGateway::before(&[&broken, &good]).await;
+    while broken.requests().is_empty() {
+        gateway.answers(request("GET", "/api/info?a=b", "x-odd: c\r\ncookie: d\r\n")).await;
+    }
+    let heard = good.requests().pop().unwrap();
+    assert_eq!(broken.request(), heard);
+}
+
+#[tokio::test]
+async fn each_backend_is_asked_at_most_once() {
+    let hang_up = |_: &str| Act::SaysAndHangsUp(String::new());
+    let backends = [Backend::start(hang_up).await, Backend::start(hang_up).await];
+    let gateway = TestGateway::before(&[&backends[0], &backends[1]]).await;
+    let answer = gateway.answers(request("GET", "/", "")).await;
+    assert_eq!(status(&answer), 502);
+    assert_eq!(backends.map(|backend| backend.requests().len()), [1, 1]);
+}
+
+#[tokio::test]
+async fn an_answer_is_an_answer_whatever_it_says() {
+    let unwell =
+        |_: &str| Act::Says("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n".into());
+    let (unwell, good) =
+        (Backend::start(unwell).await, Backend::start(|_| Act::Says(ok(""))).await);
+    let gateway = TestGateway::before(&[&unwell, &good]).await;
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        statuses.push(status(&gateway.answers(request("GET", "/", "")).await));
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 503]);
+}

@@ -1,0 +1,153 @@
+//! TLS and HTTP/2 in front.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use hyper::client::conn::http2;
+use hyper::{Request, Version};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::support::gateway::{get, header};
+use crate::support::raw::status;
+use crate::support::{Backend, TestGateway, eventually};
+
+/// Writes a new certificate for `shop` and its key into `folder`.
+fn issue(folder: &Path) -> CertificateDer<'static> {
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(["shop".to_owned()]).unwrap();
+    std::fs::write(folder.join("key.pem"), signing_key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("cert.pem"), cert.pem()).unwrap();
+    cert.der().clone()
+}
+
+/// A gateway with the certificate in `folder`.
+async fn gateway(backend: &Backend, folder: &Path) -> TestGateway {
+    TestGateway::at(&[backend.address], |config| {
+        config.gateway.tls_certificate = Some(folder.join("cert.pem"));
+        config.gateway.tls_key = Some(folder.join("key.pem"));
+    })
+    .await
+}
+
+/// A connection of a client that believes `certificate` alone and speaks `protocol`.
+async fn connect(
+    gateway: &TestGateway,
+    certificate: &CertificateDer<'static>,
+    protocol: &str,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.clone()).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![protocol.into()];
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let name = ServerName::try_from("shop").unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+async fn asks_in_http_2<T>(stream: T, request: Request<String>) -> hyper::Response<String>
+where
+    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
+    let io = TokioIo::new(stream);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let (head, mut body) = sender.send_request(request).await.unwrap().into_parts();
+    let mut text = Vec::new();
+    while let Some(frame) =
+        std::future::poll_fn(|cx| hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx))
+            .await
+    {
+        text.extend_from_slice(&frame.unwrap().into_data().unwrap());
+    }
+    hyper::Response::from_parts(head, String::from_utf8(text).unwrap())
+}
+
+#[tokio::test]
+async fn a_certificate_makes_it_https_with_http_1_and_http_2() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = issue(folder.path());
+    let backend = Backend::named("one").await;
+    let gateway = gateway(&backend, folder.path()).await;
+
+    let stream = connect(&gateway, &certificate, "h2").await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let request = Request::get("https://shop/x").body(String::new()).unwrap();
+    let answer = asks_in_http_2(stream, request).await;
+    assert_eq!((answer.status().as_u16(), answer.body().as_str()), (200, "one"));
+    assert_eq!(header(&backend.request(), "x-forwarded-proto"), Some("https"));
+
+    let mut stream = connect(&gateway, &certificate, "http/1.1").await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, get("/").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await;
+    assert_eq!(status(&String::from_utf8(answer).unwrap()), 200);
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_replaced_is_used_from_then_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = issue(folder.path());
+    let backend = Backend::named("one").await;
+    let gateway = gateway(&backend, folder.path()).await;
+    let before = connect(&gateway, &old, "h2").await.unwrap();
+
+    // What is no certificate changes nothing.
+    std::fs::write(folder.path().join("cert.pem"), "nonsense").unwrap();
+    connect(&gateway, &old, "h2").await.unwrap();
+    let new = issue(folder.path());
+    eventually("the new one is used", async || connect(&gateway, &new, "h2").await.is_ok()).await;
+    assert!(connect(&gateway, &old, "h2").await.is_err());
+    // Whoever was connected before stays connected.
+    let request = Request::get("https://shop/x").body(String::new()).unwrap();
+    assert_eq!(asks_in_http_2(before, request).await.status(), 200);
+}
+
+#[tokio::test]
+async fn http_2_goes_on_as_http_1() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let stream = TcpStream::connect(gateway.address).await.unwrap();
+    let request = Request::post("http://shop:1/x?y")
+        .version(Version::HTTP_2)
+        .header("cookie", "a=b")
+        .header("cookie", "c=d")
+        .header("te", "trailers")
+        .body("body".to_owned())
+        .unwrap();
+    let answer = asks_in_http_2(stream, request).await;
+    assert_eq!((answer.status().as_u16(), answer.body().as_str()), (200, "one"));
+    assert!(answer.headers().contains_key("x-request-id"));
+    let heard = backend.request();
+    assert!(
+        heard.starts_with("POST /x?y HTTP/1.1\r\n") && heard.ends_with("\r\n\r\nbody"),
+        "{heard}"
+    );
+    assert_eq!(header(&heard, "host"), Some("shop:1"));
+    assert_eq!(header(&heard, "cookie"), Some("a=b; c=d"));
+    assert_eq!((header(&heard, "te"), header(&heard, "content-length")), (None, Some("4")));
+    assert_eq!(header(&heard, "x-forwarded-for"), Some("127.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_host_beside_the_authority_must_be_the_same() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    for (host, expected) in [("shop", 200), ("SHOP", 200), ("evil", 400)] {
+        let stream = TcpStream::connect(gateway.address).await.unwrap();
+        let request = Request::get("http://shop/").header("host", host);
+        let answer = asks_in_http_2(stream, request.body(String::new()).unwrap()).await;
+        assert_eq!(answer.status(), expected, "{host}");
+    }
+    assert_eq!(backend.requests().len(), 2);
+}

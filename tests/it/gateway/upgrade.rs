@@ -1,0 +1,113 @@
+//! Tunnels after a backend's 101.
+
+use std::time::Duration;
+
+use merch_store::lifecycle::Ended;
+
+use crate::support::backend::ok;
+use crate::support::gateway::header;
+use crate::support::raw::{Raw, status};
+use crate::support::{Act, Backend, TestGateway, eventually};
+
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                        upgrade: websocket\r\nsec-websocket-accept: x\r\n\r\nhello";
+const WANTED: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: keep-alive, Upgrade\r\n\
+                      upgrade: websocket\r\nsec-websocket-key: y\r\n\r\n";
+
+async fn switching() -> Backend {
+    Backend::start(|_| Act::SaysAndEchoes(SWITCHED.into())).await
+}
+
+#[tokio::test]
+async fn after_a_101_bytes_go_both_ways_until_either_side_hangs_up() {
+    let backend = switching().await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(WANTED).await;
+    let head = client.hears_until("hello").await;
+    assert_eq!(status(&head), 101);
+    assert_eq!(header(&head, "upgrade"), Some("websocket"));
+    assert_eq!(header(&head, "connection"), Some("upgrade"));
+    assert_eq!(header(&head, "sec-websocket-accept"), Some("x"));
+    let heard = backend.request();
+    assert_eq!(header(&heard, "connection"), Some("upgrade"));
+    assert_eq!(header(&heard, "upgrade"), Some("websocket"));
+    assert_eq!(header(&heard, "sec-websocket-key"), Some("y"));
+    for said in ["\0\x01\n", "GET / HTTP/1.1\r\n\r\n", "the end"] {
+        client.says(said).await;
+        assert_eq!(client.hears_until(said).await, said);
+    }
+    client.finishes().await;
+    assert_eq!(client.hears().await, "");
+    eventually("the backend is let go", async || backend.open() == 0).await;
+}
+
+#[tokio::test]
+async fn what_the_client_says_early_waits_for_the_101() {
+    let backend = switching().await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(format!("{WANTED}early")).await;
+    client.hears_until("helloearly").await;
+    assert_eq!(backend.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_switch_answers_and_the_connection_stays_http() {
+    let backend = Backend::start(|_| Act::Says(ok("no"))).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    for _ in 0..2 {
+        client.says(WANTED).await;
+        let answer = client.hears_until("no").await;
+        assert_eq!((status(&answer), header(&answer, "upgrade")), (200, None));
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_not_let_through_a_tunnel() {
+    let backend = switching().await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    for protocol in ["h2c", "H2C, websocket", "HTTP/2.0", "websocket\r\nupgrade: h2c"] {
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings, close\r\n\
+             http2-settings: AAA\r\nupgrade: {protocol}\r\n\r\n"
+        );
+        let answer = gateway.answers(request).await;
+        assert_eq!(status(&answer), 502, "{answer}");
+    }
+    for heard in backend.requests() {
+        assert_eq!((header(&heard, "upgrade"), header(&heard, "http2-settings")), (None, None));
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_stands_still_is_closed() {
+    let backend = switching().await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.tunnel_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(WANTED).await;
+    client.hears_until("hello").await;
+    assert_eq!(client.hears().await, "");
+    eventually("the backend is let go", async || backend.open() == 0).await;
+}
+
+#[tokio::test]
+async fn a_tunnel_does_not_keep_the_gateway_from_ending_cleanly() {
+    let backend = switching().await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.shutdown.deadline = Duration::from_secs(4);
+    })
+    .await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(WANTED).await;
+    client.hears_until("hello").await;
+    gateway.lifecycle.end();
+    client.says("still").await;
+    client.hears_until("still").await;
+    assert_eq!(client.hears().await, "");
+    assert_eq!(gateway.ended().await, Ended::Cleanly);
+}

@@ -1,0 +1,24 @@
+//! Limits: shared by gateways, kept in stores, changed by operators, mounted by a shop.
+
+mod admin;
+mod own;
+mod shared;
+mod shop;
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use merch_store::limits::{ClientKey, Limit, Limiter, LimiterOptions, Link};
+
+fn limit(capacity: u32, rate_per_sec: u32) -> Limit {
+    Limit::new(capacity, rate_per_sec).unwrap()
+}
+
+/// A gateway's limiter.
+pub fn limiter(default: Option<Limit>, shared: Option<Link>) -> Limiter {
+    Limiter::new(LimiterOptions { default, most_keys: 10_000, shared })
+}
+
+/// Somebody with an address of their own.
+fn client(number: u8) -> ClientKey {
+    ClientKey::address(IpAddr::V4(Ipv4Addr::new(203, 0, 113, number)))
+}
