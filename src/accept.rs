@@ -1,6 +1,8 @@
 //! The accept loop. It is ours because limits belong here: connections at once, and an end
 //! at which nobody is hung up on who was told that they are connected.
 
+mod activity;
+
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -12,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
+
+pub use activity::{Activity, Busy, keep};
 
 /// Connections that the kernel may have ready for us (tokio listens with this backlog).
 const KERNEL_QUEUE: usize = 1024;

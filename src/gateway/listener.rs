@@ -2,9 +2,8 @@
 //! has it, and an end to those that ask for nothing.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -14,20 +13,15 @@ use hyper_util::server::conn::auto;
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
+
+use crate::accept::{Activity, Busy, keep};
 
 use super::forwarded::Peer;
 use super::proxy::Proxy;
 use super::tls::Tls;
 use super::upgrade::Tunnel;
 use super::wire::{Verdict, Watched};
-
-/// How long a connection that was made while we were closing may take to ask for something.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
-
-/// How long a client may take to notice that its idle connection is being closed.
-const GOODBYE: Duration = Duration::from_secs(1);
 
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 128;
@@ -53,70 +47,19 @@ pub struct Link {
     pub peer: Peer,
     /// Whether its bytes can be trusted.
     pub verdict: Verdict,
-    activity: Arc<Counted>,
+    activity: Activity,
     tunnel: Mutex<Option<Tunnel>>,
 }
 
 impl Link {
     /// A request begins; it ends when what is returned is dropped.
-    pub fn begin(&self) -> Activity {
-        // All but the first time it is set already.
-        let _ = self.activity.heard.set(());
-        self.activity.under_way.fetch_add(1, Ordering::Relaxed);
-        Activity(self.activity.clone())
+    pub fn begin(&self) -> Busy {
+        self.activity.begin()
     }
 
     /// The connection is a tunnel once it is done with HTTP.
     pub fn becomes(&self, tunnel: Option<Tunnel>) {
         *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = tunnel;
-    }
-}
-
-/// A request under way.
-#[derive(Debug)]
-pub struct Activity(Arc<Counted>);
-
-#[derive(Debug)]
-struct Counted {
-    start: Instant,
-    under_way: AtomicU32,
-    /// Milliseconds from the start to the end of the last request.
-    last: AtomicU64,
-    heard: SetOnce<()>,
-}
-
-impl Drop for Activity {
-    fn drop(&mut self) {
-        self.0.last.store(self.0.start.elapsed().as_millis() as u64, Ordering::Relaxed);
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Counted {
-    fn new() -> Counted {
-        Counted {
-            start: Instant::now(),
-            under_way: AtomicU32::new(0),
-            last: AtomicU64::new(0),
-            heard: SetOnce::new(),
-        }
-    }
-
-    /// Resolves when there has been no request for so long. Looks now and then, so that a
-    /// request does not have to set a timer.
-    async fn idle(&self, timeout: Duration) {
-        loop {
-            let under_way = self.under_way.load(Ordering::Relaxed) > 0;
-            let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-            let idle = self.start.elapsed().saturating_sub(last);
-            if under_way {
-                tokio::time::sleep(timeout).await;
-            } else if idle < timeout {
-                tokio::time::sleep(timeout - idle).await;
-            } else {
-                return;
-            }
-        }
     }
 }
 
@@ -161,9 +104,8 @@ async fn speak<T>(
 ) where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let verdict = Verdict::default();
-    let stream = Watched::new(stream, options.header_limit, verdict.clone());
-    let activity = Arc::new(Counted::new());
+    let (verdict, activity) = (Verdict::default(), Activity::new());
+    let stream = Watched::new(stream, options.header_limit, verdict.clone(), activity.clone());
     let link = Arc::new(Link {
         proxy,
         peer,
@@ -179,35 +121,8 @@ async fn speak<T>(
         })
     };
     let http = http(options);
-    let mut serving =
-        std::pin::pin!(http.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = activity.idle(options.header_timeout) => {
-            serving.as_mut().graceful_shutdown();
-            tokio::time::timeout(GOODBYE, serving).await.unwrap_or(Ok(()))
-        }
-        () = closing.cancelled() => {
-            // hyper hangs up on a connection without a request yet; it is on its way.
-            let first_request = async {
-                tokio::select! {
-                    ended = &mut serving => Some(ended),
-                    _ = activity.heard.wait() => None,
-                }
-            };
-            match tokio::time::timeout(FIRST_REQUEST, first_request).await {
-                Ok(Some(ended)) => ended,
-                Ok(None) | Err(_) => {
-                    serving.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        ended = serving => ended,
-                        () = activity.idle(options.header_timeout) => Ok(()),
-                    }
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
+    let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    if let Err(error) = keep(serving, &activity, options.header_timeout, &closing).await {
         tracing::debug!(%error, "connection ended");
     }
     let tunnel = link.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -8,8 +8,8 @@ use hyper::header::HeaderValue;
 use hyper::{Method, StatusCode, Uri};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
-use super::listener::Activity;
 use super::upstream::{Failure, Picked};
+use crate::accept::Busy;
 
 /// Counters of the answers of one backend, looked up once. The gateway's own answers count
 /// as those of a backend named `none`.
@@ -63,7 +63,7 @@ pub struct Record {
     bytes: u64,
     cut: bool,
     logged: bool,
-    _activity: Activity,
+    _busy: Busy,
 }
 
 impl Record {
@@ -74,7 +74,7 @@ impl Record {
         client: IpAddr,
         own: Arc<Answers>,
         logged: bool,
-        activity: Activity,
+        busy: Busy,
     ) -> Record {
         own.in_flight.increment(1);
 
@@ -91,7 +91,7 @@ impl Record {
             bytes: 0,
             cut: false,
             logged,
-            _activity: activity,
+            _busy: busy,
         }
     }
 

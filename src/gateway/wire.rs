@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::accept::Activity;
+
 /// The longest chunk-size line: 16 digits and a little.
 const CHUNK_LINE: usize = 64;
 
@@ -37,12 +39,21 @@ pub struct Watched<T> {
     io: T,
     framing: Framing,
     verdict: Verdict,
+    activity: Activity,
 }
 
 impl<T> Watched<T> {
     /// Watches `io`, on which no request head is longer than `header_limit`.
-    pub fn new(io: T, header_limit: usize, verdict: Verdict) -> Watched<T> {
-        Watched { io, framing: Framing::new(header_limit), verdict }
+    pub fn new(io: T, header_limit: usize, verdict: Verdict, activity: Activity) -> Watched<T> {
+        Watched { io, framing: Framing::new(header_limit), verdict, activity }
+    }
+
+    /// Some of an answer was taken. HTTP/2 has answers to what is no request, and says of a
+    /// body when it is taken.
+    fn wrote(&self) {
+        if !matches!(self.framing.state, State::Off) {
+            self.activity.touch();
+        }
     }
 }
 
@@ -67,7 +78,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        self.wrote();
+        Poll::Ready(written)
     }
 
     fn poll_write_vectored(
@@ -75,7 +88,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices));
+        self.wrote();
+        Poll::Ready(written)
     }
 
     fn is_write_vectored(&self) -> bool {

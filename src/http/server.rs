@@ -2,7 +2,6 @@
 //! drops no request.
 
 use std::num::NonZeroUsize;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,20 +9,16 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{AcceptOptions, accept};
+use crate::accept::{AcceptOptions, Activity, accept, keep};
 use crate::lifecycle::Lifecycle;
 
 use super::limits::Peer;
-
-/// How long a connection that was made while we were closing may take to ask for something.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Limits on connections.
 #[derive(Clone, Debug)]
@@ -49,9 +44,9 @@ pub async fn serve(
     lifecycle: Lifecycle,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(options.header_timeout)
-        .max_buf_size(options.header_limit);
+    // The time for a head is the connection's idle time, which costs requests no timer. Answers
+    // are small: copying one is cheaper than writing it in pieces.
+    http.header_read_timeout(None).max_buf_size(options.header_limit).writev(false);
     let accepting = AcceptOptions {
         max_connections: options.max_connections,
         grace: options.grace,
@@ -59,55 +54,41 @@ pub async fn serve(
     };
     accept(listener, accepting, lifecycle, |stream, peer, closing| {
         let peer = options.tell_peer.then(|| Peer(peer.ip()));
-        connection(http.clone(), stream, peer, router.clone(), closing)
+        connection(http.clone(), stream, peer, router.clone(), options.header_timeout, closing)
     })
     .await;
 }
 
-/// Serves one connection until either side ends it, or until `closing` and the request
-/// under way is answered.
+/// Serves one connection until either side ends it, until it was idle for so long, or until
+/// `closing` and the request under way is answered.
 async fn connection(
     http: http1::Builder,
     stream: TcpStream,
     peer: Option<Peer>,
     router: Router,
+    idle: Duration,
     closing: CancellationToken,
 ) {
     let open = gauge!("merch_http_connections");
     open.increment(1);
-    let heard = Arc::new(SetOnce::new());
+    let activity = Activity::new();
     let service = {
-        let (router, heard) = (TowerToHyperService::new(router), heard.clone());
+        let (router, activity) = (TowerToHyperService::new(router), activity.clone());
         service_fn(move |mut request: Request<Incoming>| {
             if let Some(peer) = peer {
                 request.extensions_mut().insert(peer);
             }
-            // All but the first time it is set already.
-            let _ = heard.set(());
-            router.call(request)
+            let busy = activity.begin();
+            let answered = router.call(request);
+            async move {
+                let answer = answered.await;
+                drop(busy);
+                answer
+            }
         })
     };
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = closing.cancelled() => {
-            // hyper hangs up on a connection without a request yet; it is on its way.
-            let first_request = async {
-                tokio::select! {
-                    ended = &mut serving => Some(ended),
-                    _ = heard.wait() => None,
-                }
-            };
-            match tokio::time::timeout(FIRST_REQUEST, first_request).await {
-                Ok(Some(ended)) => ended,
-                Ok(None) | Err(_) => {
-                    serving.as_mut().graceful_shutdown();
-                    serving.await
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
+    let serving = http.serve_connection(TokioIo::new(activity.watch(stream)), service);
+    if let Err(error) = keep(serving, &activity, idle, &closing).await {
         tracing::debug!(%error, "connection ended");
     }
     open.decrement(1);

@@ -1,0 +1,234 @@
+//! How busy a connection is, and an end to those that are not.
+//!
+//! One timer a connection, which looks now and then whether anything was done: decision 16 has
+//! what a timer set with every request costs.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::SetOnce;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long a connection that was made while we were closing may take to ask for something.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+
+/// How long a client may take to notice that its idle connection is being closed.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What goes on on one connection; a cheap handle.
+#[derive(Clone, Debug)]
+pub struct Activity(Arc<Counted>);
+
+#[derive(Debug)]
+struct Counted {
+    start: Instant,
+    under_way: AtomicU32,
+    /// Milliseconds from the start to when something was last done.
+    last: AtomicU64,
+    heard: SetOnce<()>,
+}
+
+/// A request under way, until this is dropped.
+#[derive(Debug)]
+pub struct Busy(Activity);
+
+impl Activity {
+    /// Of a connection that has just been made.
+    pub fn new() -> Activity {
+        Activity(Arc::new(Counted {
+            start: Instant::now(),
+            under_way: AtomicU32::new(0),
+            last: AtomicU64::new(0),
+            heard: SetOnce::new(),
+        }))
+    }
+
+    /// A request begins; it ends when what is returned is dropped.
+    pub fn begin(&self) -> Busy {
+        // All but the first time it is set already.
+        let _ = self.0.heard.set(());
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    /// `io`, with what the client takes of an answer seen here: one that is slow to read is
+    /// not idle.
+    pub fn watch<T>(&self, io: T) -> Watched<T> {
+        Watched { io, activity: self.clone() }
+    }
+
+    /// Something was done.
+    pub fn touch(&self) {
+        let last = self.0.start.elapsed().as_millis();
+        self.0.last.store(u64::try_from(last).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Resolves when nothing has been done for so long.
+    async fn idle(&self, limit: Duration) {
+        loop {
+            let under_way = self.0.under_way.load(Ordering::Relaxed) > 0;
+            let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
+            let idle = self.0.start.elapsed().saturating_sub(last);
+            if under_way {
+                sleep(limit).await;
+            } else if idle < limit {
+                sleep(limit - idle).await;
+            } else {
+                return;
+            }
+        }
+    }
+}
+
+impl Default for Activity {
+    fn default() -> Activity {
+        Activity::new()
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.touch();
+        self.0.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs `connection` until either side ends it, until it was idle for `limit`, or until
+/// `closing` and the requests under way are answered.
+pub async fn keep<C: GracefulConnection>(
+    connection: C,
+    activity: &Activity,
+    limit: Duration,
+    closing: &CancellationToken,
+) -> Result<(), C::Error> {
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = &mut connection => return ended,
+        () = activity.idle(limit) => {
+            connection.as_mut().graceful_shutdown();
+            return timeout(GOODBYE, connection).await.unwrap_or(Ok(()));
+        }
+        () = closing.cancelled() => {}
+    }
+    // hyper hangs up on a connection without a request yet; it is on its way.
+    let first_request = async {
+        tokio::select! {
+            ended = &mut connection => Some(ended),
+            _ = activity.0.heard.wait() => None,
+        }
+    };
+    if let Ok(Some(ended)) = timeout(FIRST_REQUEST, first_request).await {
+        return ended;
+    }
+    connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        ended = connection => ended,
+        () = activity.idle(limit) => Ok(()),
+    }
+}
+
+/// A connection whose outgoing bytes are noticed.
+#[derive(Debug)]
+pub struct Watched<T> {
+    io: T,
+    activity: Activity,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
+        self.activity.touch();
+        Poll::Ready(written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices));
+        self.activity.touch();
+        Poll::Ready(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(30);
+
+    /// Whether the connection is idle within `seconds` from now.
+    async fn ends_within(activity: &Activity, seconds: u64) -> bool {
+        timeout(Duration::from_secs(seconds), activity.idle(TIMEOUT)).await.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_when_nothing_was_done_for_so_long() {
+        let activity = Activity::new();
+        assert!(!ends_within(&activity, 29).await);
+        activity.touch();
+        assert!(!ends_within(&activity, 29).await);
+        assert!(ends_within(&activity, 2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_a_request_is_not_idle_however_long_that_takes() {
+        let activity = Activity::new();
+        let (first, second) = (activity.begin(), activity.begin());
+        assert!(!ends_within(&activity, 1000).await);
+        drop(first);
+        assert!(!ends_within(&activity, 1000).await);
+        drop(second);
+        assert!(!ends_within(&activity, 29).await);
+        assert!(ends_within(&activity, 2).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_an_answer_slowly_is_not_idle() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let activity = Activity::new();
+        let (server, mut client) = tokio::io::duplex(1);
+        let mut server = activity.watch(server);
+        for _ in 0..5 {
+            server.write_all(b"x").await.unwrap();
+            assert!(!ends_within(&activity, 20).await);
+            client.read_u8().await.unwrap();
+        }
+        assert!(ends_within(&activity, 20).await);
+    }
+}
