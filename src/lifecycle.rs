@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -47,13 +48,15 @@ impl Lifecycle {
     }
 
     /// The same on a thread of its own, for a task that must not queue up behind others: the
-    /// operating system gives it a processor as soon as there is something to do.
+    /// operating system gives it a processor as soon as there is something to do. Returns its
+    /// runtime, where others can run too until the task ends.
     pub fn spawn_on_thread(
         &self,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<Handle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
         let (finished, finishing) = oneshot::channel::<Infallible>();
         std::thread::Builder::new().name(name.into()).spawn(move || {
             // Dropped when the task returns and when it panics.
@@ -61,7 +64,7 @@ impl Lifecycle {
             runtime.block_on(task);
         })?;
         self.spawn(name, async move { drop(finishing.await) });
-        Ok(())
+        Ok(handle)
     }
 
     /// Tasks should finish what they have.

@@ -1,11 +1,15 @@
 //! Everything that docs/PERFORMANCE.md quotes: `./scripts/bench`.
 //!
-//! Both sides of a ratio run in the same invocation on the same database, in turn, several
+//! Both sides of a ratio run in the same invocation on the same machine, in turn, several
 //! rounds; what is printed are medians, with the lowest and the highest in brackets.
 
+mod gateway;
+mod limiter;
 mod load;
 mod peer;
 mod pictures;
+mod processes;
+mod proxies;
 mod report;
 mod scenarios;
 mod world;
@@ -17,11 +21,16 @@ use clap::Parser;
 use report::Report;
 use world::World;
 
+// As in the program, whose limiter is measured in this process.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(after_help = "\
 Examples:
   cargo bench --bench shop
   cargo bench --bench shop -- --only uniform --only hot --seconds 5
+  cargo bench --bench shop -- --only gateway --only limiter
   cargo bench --bench shop -- --media media")]
 struct Options {
     /// Rounds of each comparison.
@@ -41,22 +50,39 @@ struct Options {
     bench: bool,
 }
 
+impl Options {
+    /// Whether the scenario of this name is to be run.
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.contains(only.as_str()))
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let started = Instant::now();
-    eprintln!("preparing: a private PostgreSQL with {} people", world::PEOPLE);
-    let world = World::new().await?;
     let mut report = Report::default();
-    let result = scenarios::run_all(&world, &options, &mut report).await;
-    world.close().await?;
-    result?;
+    // First, while the memory of this process is nobody else's.
+    if options.wants(limiter::NAME) {
+        limiter::run(&mut report);
+    }
+    if gateway::NAMES.iter().any(|name| options.wants(name)) {
+        gateway::run_all(&options, &mut report).await?;
+    }
+    if scenarios::NAMES.iter().any(|name| options.wants(name)) {
+        eprintln!("preparing: a private PostgreSQL with {} people", world::PEOPLE);
+        let world = World::new().await?;
+        let result = scenarios::run_all(&world, &options, &mut report).await;
+        world.close().await?;
+        result?;
+    }
     println!("{report}");
     println!("took {:.0} s", started.elapsed().as_secs_f64());
     if let Some(folder) = options.media.filter(|_| options.only.is_empty()) {
         std::fs::write(folder.join("bench.json"), report.to_json()?)?;
         std::fs::write(folder.join("bench-throughput.svg"), pictures::throughput(&report))?;
         std::fs::write(folder.join("bench-processor.svg"), pictures::processor(&report))?;
+        std::fs::write(folder.join("bench-gateway.svg"), pictures::gateway(&report))?;
     }
     Ok(())
 }

@@ -68,6 +68,28 @@ pub fn processor(report: &Report) -> String {
     drawing.finish()
 }
 
+/// Processor time a request of the gateway, beside that of nginx and HAProxy.
+pub fn gateway(report: &Report) -> String {
+    const PROXIES: [(&str, &str); 3] = [("gateway", SHOP), ("nginx", PEER), ("HAProxy", GENERATOR)];
+    let mut drawing =
+        Drawing::new("Processor time to pass a request on, in microseconds", &PROXIES);
+    let time = |scenario: &str, proxy: &str| {
+        report.find(scenario, &format!("{proxy}'s processor time a request")).map(|it| it.median)
+    };
+    let scenarios: Vec<&str> =
+        report.named("gateway's processor time").map(|it| it.scenario.as_str()).collect();
+    let times = |scenario: &str| PROXIES.map(|(proxy, _)| time(scenario, proxy).unwrap_or(0.0));
+    let longest = scenarios.iter().flat_map(|it| times(it)).fold(1.0, f64::max);
+    for scenario in scenarios {
+        drawing.name(scenario);
+        for (time, (_, colour)) in times(scenario).into_iter().zip(PROXIES) {
+            drawing.bar(&[(time / longest, colour)], &format!("{time:.1}"));
+        }
+        drawing.gap();
+    }
+    drawing.finish()
+}
+
 /// An SVG that grows downwards.
 struct Drawing {
     shapes: String,

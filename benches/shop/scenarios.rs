@@ -11,8 +11,9 @@ use rand::rngs::SmallRng;
 use super::Options;
 use super::load::{Answers, Requests, closed_loop, open_loop};
 use super::peer::{self, Script};
+use super::processes::cpu_of;
 use super::report::Report;
-use super::world::{PASSWORD, PEOPLE, Replica, World, cpu_of};
+use super::world::{PASSWORD, PEOPLE, Replica, World};
 
 /// Connections of a closed loop.
 const CONNECTIONS: usize = 256;
@@ -26,11 +27,13 @@ const MIXED_RATE: f64 = 1000.0;
 /// People who log in for the first time, a second.
 const NEWCOMERS: f64 = 50.0;
 
+/// The names by which they are run.
+pub const NAMES: [&str; 8] =
+    ["uniform", "hot", "replicas", "mixed", "overload", "logins", "info", "growth"];
+
 pub async fn run_all(world: &World, options: &Options, report: &mut Report) -> anyhow::Result<()> {
     peer::prepare(world).await?;
-    let wanted = |name: &str| {
-        options.only.is_empty() || options.only.iter().any(|only| name.contains(only.as_str()))
-    };
+    let wanted = |name| options.wants(name);
     if wanted("uniform") {
         let peer = Script::Uniform;
         against_peer(world, options, report, "uniform", peer, &[], uniform(world)).await?;

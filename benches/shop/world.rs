@@ -16,6 +16,8 @@ use merch_store::shop::{AccountId, Amount, Username};
 use merch_store::storage::{DatabaseOptions, Migrations, Seed};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
+use super::processes::{cpu_of, cpu_of_family};
+
 /// How many people there are: `user1` and so on, with account numbers in the same order.
 pub const PEOPLE: u32 = 100_000;
 /// The password of all of them.
@@ -103,11 +105,7 @@ impl World {
         let pid_file = self.folder.path().join("postgres/postmaster.pid");
         let pid_file = std::fs::read_to_string(pid_file).unwrap_or_default();
         let postmaster = pid_file.lines().next().and_then(|pid| pid.parse().ok()).unwrap_or(0);
-        processes()
-            .into_iter()
-            .filter(|stat| stat.pid == postmaster || stat.parent == postmaster)
-            .map(|stat| stat.cpu)
-            .sum()
+        cpu_of_family(postmaster)
     }
 
     /// The folder of the server's socket, for programs that connect by themselves.
@@ -143,36 +141,4 @@ impl Drop for Replica {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// Processor time of process `pid` so far.
-pub fn cpu_of(pid: u32) -> Duration {
-    processes().into_iter().find(|stat| stat.pid == pid).map_or(Duration::ZERO, |stat| stat.cpu)
-}
-
-struct Stat {
-    pid: u32,
-    parent: u32,
-    cpu: Duration,
-}
-
-/// What `/proc` knows of every process; processor time in ticks of 10 ms.
-fn processes() -> Vec<Stat> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-            // The name, in parentheses, may contain anything.
-            let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
-            let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
-            // Its own time, and that of children which have ended.
-            let cpu = ticks(11)? + ticks(12)? + ticks(13)? + ticks(14)?;
-            Some(Stat {
-                pid,
-                parent: fields.get(1)?.parse().ok()?,
-                cpu: Duration::from_millis(10 * cpu),
-            })
-        })
-        .collect()
 }

@@ -120,7 +120,7 @@ impl Server {
             budget,
             lifecycle.clone(),
         )?
-        .start(listener);
+        .start(listener)?;
         if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
             let admin = Admin {
                 upstreams: upstreams.clone(),

@@ -27,6 +27,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::body::{Fault, RequestBody, Stalled};
 use super::noted::{Noted, Notes};
+use super::workers;
 
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -51,10 +52,12 @@ pub struct ClientOptions {
 pub struct Pool {
     address: SocketAddr,
     options: ClientOptions,
-    /// Those without a request, the one used last at the end.
-    idle: Mutex<VecDeque<Box<Connection>>>,
+    /// Those without a request, by the thread that they belong to; the one used last at the end.
+    idle: Box<[Mutex<Idle>]>,
     open: AtomicUsize,
 }
+
+type Idle = VecDeque<Box<Connection>>;
 
 /// A request that got no answer, and how much of it may be tried again.
 #[derive(Debug)]
@@ -99,7 +102,8 @@ pub enum Cause {
 impl Pool {
     /// No connections yet, to `address`.
     pub fn new(address: SocketAddr, options: ClientOptions) -> Pool {
-        Pool { address, options, idle: Mutex::default(), open: AtomicUsize::new(0) }
+        let idle = (0..workers::count()).map(|_| Mutex::default()).collect();
+        Pool { address, options, idle, open: AtomicUsize::new(0) }
     }
 
     /// Sends `request`, which must be well-formed HTTP/1.1, and waits for the head of its
@@ -129,28 +133,36 @@ impl Pool {
     /// others.
     pub fn sweep(&self) -> bool {
         let now = Instant::now();
-        let mut idle = self.idle();
-        while idle.front().is_some_and(|it| now >= it.idle_since + self.options.idle) {
-            idle.pop_front();
+        for idle in &self.idle {
+            let mut idle = lock(idle);
+            while idle.front().is_some_and(|it| now >= it.idle_since + self.options.idle) {
+                idle.pop_front();
+            }
         }
-        drop(idle);
         self.open.load(Ordering::Relaxed) > 0
     }
 
     /// Closes all connections without a request.
     pub fn clear(&self) {
-        let idle = std::mem::take(&mut *self.idle());
-        drop(idle);
+        for idle in &self.idle {
+            let idle = std::mem::take(&mut *lock(idle));
+            drop(idle);
+        }
     }
 
     fn take(&self) -> Option<Box<Connection>> {
-        let connection = self.idle().pop_back()?;
+        let connection = lock(&self.idle[workers::current()]).pop_back()?;
         // All others have waited for even longer.
         (connection.idle_since.elapsed() < self.options.idle).then_some(connection)
     }
 
     async fn connect(self: &Arc<Pool>) -> Result<Box<Connection>, Cause> {
-        let place = Place::take(self).ok_or(Cause::Full)?;
+        let place = Place::take(self).or_else(|| {
+            // Another thread may have some that it has no use for.
+            self.close_one();
+            Place::take(self)
+        });
+        let place = place.ok_or(Cause::Full)?;
         let connecting = timeout(self.options.connect_timeout, TcpStream::connect(self.address));
         let stream =
             connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::Connect)?;
@@ -170,13 +182,20 @@ impl Pool {
             notes,
             alarm: Alarm { sleep: Box::pin(sleep_until(deadline)), deadline },
             idle_since: deadline,
+            worker: workers::current(),
             place,
         }))
     }
 
-    fn idle(&self) -> MutexGuard<'_, VecDeque<Box<Connection>>> {
-        self.idle.lock().expect("nobody panics with it")
+    /// Closes the connection that some thread has not used for longest.
+    fn close_one(&self) {
+        let connection = self.idle.iter().find_map(|idle| lock(idle).pop_front());
+        drop(connection);
     }
+}
+
+fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
+    idle.lock().expect("nobody panics with it")
 }
 
 /// One of the connections that a backend may have.
@@ -208,6 +227,8 @@ pub struct Connection {
     notes: Notes,
     alarm: Alarm,
     idle_since: Instant,
+    /// The thread whose runtime has its socket.
+    worker: usize,
     place: Place,
 }
 
@@ -306,8 +327,8 @@ impl Connection {
             return;
         }
         self.idle_since = Instant::now();
-        let pool = self.place.0.clone();
-        pool.idle().push_back(self);
+        let (pool, worker) = (self.place.0.clone(), self.worker);
+        lock(&pool.idle[worker]).push_back(self);
     }
 
     /// The socket and what was read from it beyond the answer that switched protocols.

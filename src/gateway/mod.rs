@@ -2,6 +2,7 @@
 //!
 //! A request's way through, in reading order:
 //!
+//! - `workers`: the threads, each of which has its share of the connections.
 //! - `listener`: a client's connection, TLS (`tls`), HTTP/1.1 or HTTP/2. `wire` looks at the
 //!   bytes of HTTP/1.1 before anything else does.
 //! - `proxy`: the story of one request. `headers` and `forwarded` make its head fit for a
@@ -31,7 +32,9 @@ mod tls;
 mod upgrade;
 pub mod upstream;
 mod wire;
+mod workers;
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +52,7 @@ use listener::LinkOptions;
 use paths::Paths;
 use proxy::{Proxy, ProxyOptions};
 use upstream::{RetryBudget, Upstreams};
+use workers::Workers;
 
 pub use tls::{InvalidCertificate, Tls};
 
@@ -111,8 +115,9 @@ impl Gateway {
     }
 
     /// Starts to serve on `listener`, until the lifecycle ends: then still for the grace
-    /// period, then no new connections, and out when the last request is answered.
-    pub fn start(self, listener: TcpListener) {
+    /// period, then no new connections, and out when the last request is answered. Fails
+    /// where there are no threads to be had.
+    pub fn start(self, listener: TcpListener) -> io::Result<()> {
         let Gateway { proxy, tls, accepting, link, lifecycle } = self;
         let keeping = proxy.clone();
         lifecycle.spawn("backend connections", async move { keeping.keep().await });
@@ -120,11 +125,15 @@ impl Gateway {
             let ending = lifecycle.clone();
             lifecycle.spawn("certificate", async move { tls.keep_current(ending).await });
         }
+        let workers = Arc::new(Workers::start(&lifecycle)?);
         let serving =
             accept(listener, accepting, lifecycle.clone(), move |stream, peer, closing| {
-                listener::serve(stream, peer, proxy.clone(), tls.clone(), link, closing)
+                let (workers, proxy, tls) = (workers.clone(), proxy.clone(), tls.clone());
+                let serve = move |stream| listener::serve(stream, peer, proxy, tls, link, closing);
+                async move { workers.run(stream, serve).await }
             });
         lifecycle.spawn("gateway", serving);
+        Ok(())
     }
 }
 

@@ -173,7 +173,7 @@ impl Framing {
                     }
                 }
                 State::Start | State::Headers(_) | State::ChunkSize | State::Trailers => {
-                    let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+                    let Some(end) = memchr::memchr(b'\n', bytes) else {
                         return self.keep(bytes);
                     };
                     let (line, rest) = (&bytes[..end], &bytes[end + 1..]);

@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use metrics::counter;
 
@@ -15,6 +15,9 @@ use super::rolling::RollingFile;
 
 /// Lines that may wait for the disk, a few megabytes of them; more are lost, and counted.
 const WAITING: usize = 16_384;
+
+/// How long after a line the next ones may wait for each other.
+const GATHERING: Duration = Duration::from_millis(10);
 
 enum Message {
     Line(Vec<u8>),
@@ -43,11 +46,26 @@ pub fn write_to(file: RollingFile) -> io::Result<(Lines, Writing)> {
 
 fn write(mut file: RollingFile, messages: &Receiver<Message>) {
     while let Ok(Message::Line(line)) = messages.recv() {
-        if let Err(error) = file.write_line(&line, SystemTime::now()) {
+        let now = SystemTime::now();
+        let mut written = file.write_line(&line, now);
+        let ended = loop {
+            match messages.try_recv() {
+                Ok(Message::Line(line)) => written = written.and(file.write_line(&line, now)),
+                Ok(Message::End) => break true,
+                Err(_) => break false,
+            }
+        };
+        if let Err(error) = written.and(file.flush()) {
             // There is nobody to be told in the log itself.
-            eprintln!("a line of the log is lost: {error}");
+            eprintln!("lines of the log are lost: {error}");
             lost();
         }
+        if ended {
+            return;
+        }
+        // Lines gather meanwhile: waking this thread for each of them, and writing each by
+        // itself, would cost more than all the rest of a request that is passed on.
+        std::thread::sleep(GATHERING);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +13,9 @@ const KEPT: u32 = 3;
 /// The longest that they are kept.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
+/// Bytes that are written at once if there are so many.
+const BUFFER: usize = 64 * 1024;
+
 /// How often to look for files that are too old, should none be put aside for a while.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -21,7 +24,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 pub struct RollingFile {
     path: PathBuf,
     max_bytes: u64,
-    file: File,
+    file: BufWriter<File>,
     written: u64,
     looked: SystemTime,
 }
@@ -36,7 +39,8 @@ impl RollingFile {
         Ok(rolling)
     }
 
-    /// Writes a line, whole into one file.
+    /// Writes a line, whole into one file; there to be read after the next `flush` at the
+    /// latest.
     pub fn write_line(&mut self, line: &[u8], now: SystemTime) -> io::Result<()> {
         let length = line.len() as u64;
         if self.written > 0 && self.written + length > self.max_bytes {
@@ -57,7 +61,13 @@ impl RollingFile {
         Ok(())
     }
 
+    /// Everything that was written is in the file from here on.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+
     fn put_aside(&mut self) -> io::Result<()> {
+        self.file.flush()?;
         for number in (1..KEPT).rev() {
             match fs::rename(self.kept(number), self.kept(number + 1)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -88,10 +98,10 @@ impl RollingFile {
     }
 }
 
-fn open(path: &Path) -> io::Result<(File, u64)> {
+fn open(path: &Path) -> io::Result<(BufWriter<File>, u64)> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
     let length = file.metadata()?.len();
-    Ok((file, length))
+    Ok((BufWriter::with_capacity(BUFFER, file), length))
 }
 
 #[cfg(test)]
@@ -116,6 +126,7 @@ mod tests {
         for line in ["11111", "22222", "33333", "4444\n", "55555", "6666", "77", "888888888888"] {
             rolling.write_line(line.as_bytes(), now).unwrap();
         }
+        rolling.flush().unwrap();
         let read = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
         assert_eq!(names(folder.path()), ["log", "log.1", "log.2", "log.3"]);
         assert_eq!(read("log"), "888888888888");
@@ -123,6 +134,7 @@ mod tests {
         assert_eq!(read("log.2"), "555556666");
         assert_eq!(read("log.3"), "333334444\n");
         rolling.write_line(b"9", now).unwrap();
+        rolling.flush().unwrap();
         assert_eq!(names(folder.path()), ["log", "log.1", "log.2", "log.3"]);
         assert_eq!((read("log"), read("log.3")), ("9".into(), "555556666".into()));
     }
@@ -181,6 +193,7 @@ mod tests {
         for line in ["1111", "2222", "3333"] {
             rolling.write_line(line.as_bytes(), now).unwrap();
         }
+        rolling.flush().unwrap();
         let kept = fs::read_to_string(&path).unwrap();
         assert_eq!(kept, "111122223333");
     }

@@ -1,11 +1,9 @@
 //! What a decision of the limiter costs, and what its buckets weigh.
 //!
-//!     cargo bench --bench limiter
-//!
-//! Prints nanoseconds a decision, the median of several rounds: of one client that asks again
-//! and again, of a million that take turns (as many as there is room for, and twice as many),
-//! of one client on every core at once, and of a client with a limit of its own among
-//! thousands. Then the memory of the process after a million clients.
+//! Nanoseconds a decision: of one client that asks again and again, of a million that take
+//! turns (as many as there is room for, and twice as many), of one client on every core at
+//! once, and of a client with a limit of its own among thousands. Then the memory of a
+//! million clients' buckets.
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,9 +12,11 @@ use std::time::Instant;
 use futures::FutureExt;
 use merch_store::limits::{ClientId, ClientKey, Limit, Limiter, LimiterOptions};
 
-// As in the program.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use super::processes::memory_of_family;
+use super::report::Report;
+
+/// The name by which it is run.
+pub const NAME: &str = "limiter";
 
 const DECISIONS: usize = 1_000_000;
 const ROUNDS: usize = 9;
@@ -24,15 +24,15 @@ const ROUNDS: usize = 9;
 /// As in the default settings.
 const MOST_KEYS: usize = 450_000;
 
-fn main() {
+pub fn run(report: &mut Report) {
     merch_store::telemetry::metrics();
     let clients: Vec<ClientKey> = (0..1_000_000).map(client).collect();
-    let before = resident_mib();
+    let before = memory_of_family(std::process::id());
 
     // Slow to refill, so that no bucket is forgotten and the table is as large as it gets.
     let full = limiter(Limit::new(200, 1).expect("a limit"));
     let rotating = nanoseconds(|number| decide(&full, &clients[number % clients.len()]));
-    let after = resident_mib();
+    let after = memory_of_family(std::process::id());
     let within = nanoseconds(|number| decide(&full, &clients[number % (MOST_KEYS / 2)]));
 
     // As in the default settings: buckets come and go.
@@ -50,13 +50,17 @@ fn main() {
     let owner = ClientKey::address("2001:db8:1:7::1".parse().expect("an address"));
     let own = nanoseconds(|_| decide(&usual, &owner));
 
-    println!("{hot:>6} ns  one client");
-    println!("{contended:>6} ns  one client, on each of {cores} cores at once");
-    println!("{own:>6} ns  one client with one of 10,000 limits of clients' own");
-    println!("{within:>6} ns  225,000 clients in turn, all held");
-    println!("{passing:>6} ns  1,000,000 clients in turn, forgotten when their buckets are full");
-    println!("{rotating:>6} ns  1,000,000 clients in turn, half of whom share the overflow");
-    println!("{:>6} MiB for {} buckets", after - before, full.keys());
+    for (what, rounds) in [
+        ("one client", hot),
+        ("one client, all cores at once", contended),
+        ("one of 10,000 limits of one's own", own),
+        ("225,000 clients in turn, all held", within),
+        ("1,000,000 clients, buckets refill", passing),
+        ("1,000,000 clients, half overflow", rotating),
+    ] {
+        report.add(NAME, what, "ns", &rounds);
+    }
+    report.add(NAME, &format!("memory of {} buckets", full.keys()), "MiB", &[after - before]);
 }
 
 fn limiter(limit: Limit) -> Limiter {
@@ -73,32 +77,22 @@ fn decide(limiter: &Limiter, client: &ClientKey) {
     black_box(limiter.check(black_box(client)).now_or_never().expect("no waiting"));
 }
 
-fn nanoseconds(decide: impl Fn(usize)) -> u128 {
-    let mut rounds: Vec<u128> = (0..ROUNDS)
+/// Nanoseconds a decision, of each round.
+fn nanoseconds(decide: impl Fn(usize)) -> Vec<f64> {
+    (0..ROUNDS)
         .map(|_| {
             let started = Instant::now();
             (0..DECISIONS).for_each(&decide);
-            started.elapsed().as_nanos() / DECISIONS as u128
+            started.elapsed().as_nanos() as f64 / DECISIONS as f64
         })
-        .collect();
-    rounds.sort_unstable();
-    rounds[ROUNDS / 2]
+        .collect()
 }
 
 /// How long a thread waits for each decision while all `threads` ask for the same client.
-fn at_once(threads: usize, limiter: &Limiter, client: &ClientKey) -> u128 {
+fn at_once(threads: usize, limiter: &Limiter, client: &ClientKey) -> Vec<f64> {
     std::thread::scope(|scope| {
         let asking = || nanoseconds(|_| decide(limiter, client));
         let threads: Vec<_> = (0..threads).map(|_| scope.spawn(asking)).collect();
-        let each = threads.into_iter().map(|thread| thread.join().expect("no panic"));
-        each.max().unwrap_or_default()
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
     })
-}
-
-/// Memory of this process; 0 where the system does not say.
-fn resident_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.unwrap_or_default() / 1024
 }
