@@ -2,7 +2,9 @@
 //! at which nobody is hung up on who was told that they are connected.
 
 mod activity;
+pub mod workers;
 
+use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
+
+use workers::Workers;
 
 pub use activity::{Activity, Busy, keep};
 
@@ -90,6 +94,28 @@ pub async fn accept<F, Serving>(
     closing.cancel();
     connections.close();
     connections.wait().await;
+}
+
+/// Does the same as a task of `lifecycle`, and runs `serve` on threads of its own, one a core.
+/// Fails where there are no threads to be had.
+pub fn accept_on_workers<F, Serving>(
+    name: &'static str,
+    listener: TcpListener,
+    options: AcceptOptions,
+    lifecycle: &Lifecycle,
+    serve: F,
+) -> io::Result<()>
+where
+    F: Fn(TcpStream, SocketAddr, CancellationToken) -> Serving + Clone + Send + Sync + 'static,
+    Serving: Future<Output = ()> + Send + 'static,
+{
+    let workers = Arc::new(Workers::start(name, lifecycle)?);
+    let accepting = accept(listener, options, lifecycle.clone(), move |stream, peer, closing| {
+        let (workers, serve) = (workers.clone(), serve.clone());
+        async move { workers.run(stream, move |stream| serve(stream, peer, closing)).await }
+    });
+    lifecycle.spawn(name, accepting);
+    Ok(())
 }
 
 /// Small answers leave at once; a client that does not read them is dropped by the kernel.

@@ -42,7 +42,7 @@ pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
         grace: config.shutdown.grace,
         tell_peer: false,
     };
-    lifecycle.spawn("echo", http::serve(listener, echo::router(), options, lifecycle.clone()));
+    http::start(listener, echo::router(), options, &lifecycle)?;
     lifecycle.end_on_signals()?;
     let version = env!("CARGO_PKG_VERSION");
     super::print(&format!("merch-store {version}\n  echo  {}\n", super::url("http", address)))?;

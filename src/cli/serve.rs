@@ -196,8 +196,7 @@ impl Server {
             grace: config.shutdown.grace,
             tell_peer,
         };
-        let serving = http::serve(listener, http::router(shop), server, lifecycle.clone());
-        lifecycle.spawn("http", serving);
+        http::start(listener, http::router(shop), server, &lifecycle)?;
         let deadline = config.shutdown.grace + config.shutdown.deadline;
         Ok(Server { address, lifecycle, database, own, deadline })
     }

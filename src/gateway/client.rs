@@ -25,9 +25,10 @@ use tokio::net::TcpStream;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use crate::accept::workers;
+
 use super::body::{Fault, RequestBody, Stalled};
 use super::noted::{Noted, Notes};
-use super::workers;
 
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;

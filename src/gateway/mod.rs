@@ -2,7 +2,6 @@
 //!
 //! A request's way through, in reading order:
 //!
-//! - `workers`: the threads, each of which has its share of the connections.
 //! - `listener`: a client's connection, TLS (`tls`), HTTP/1.1 or HTTP/2. `wire` looks at the
 //!   bytes of HTTP/1.1 before anything else does.
 //! - `proxy`: the story of one request. `headers` and `forwarded` make its head fit for a
@@ -32,7 +31,6 @@ mod tls;
 mod upgrade;
 pub mod upstream;
 mod wire;
-mod workers;
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +38,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::accept::{AcceptOptions, accept};
+use crate::accept::{AcceptOptions, accept_on_workers};
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
@@ -52,7 +50,6 @@ use listener::LinkOptions;
 use paths::Paths;
 use proxy::{Proxy, ProxyOptions};
 use upstream::{RetryBudget, Upstreams};
-use workers::Workers;
 
 pub use tls::{InvalidCertificate, Tls};
 
@@ -125,15 +122,15 @@ impl Gateway {
             let ending = lifecycle.clone();
             lifecycle.spawn("certificate", async move { tls.keep_current(ending).await });
         }
-        let workers = Arc::new(Workers::start(&lifecycle)?);
-        let serving =
-            accept(listener, accepting, lifecycle.clone(), move |stream, peer, closing| {
-                let (workers, proxy, tls) = (workers.clone(), proxy.clone(), tls.clone());
-                let serve = move |stream| listener::serve(stream, peer, proxy, tls, link, closing);
-                async move { workers.run(stream, serve).await }
-            });
-        lifecycle.spawn("gateway", serving);
-        Ok(())
+        accept_on_workers(
+            "gateway",
+            listener,
+            accepting,
+            &lifecycle,
+            move |stream, peer, closing| {
+                listener::serve(stream, peer, proxy.clone(), tls.clone(), link, closing)
+            },
+        )
     }
 }
 

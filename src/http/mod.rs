@@ -39,7 +39,7 @@ use crate::storage::Database;
 use observe::Observer;
 
 pub use info::Infos;
-pub use server::{ServerOptions, serve};
+pub use server::{ServerOptions, start};
 
 /// Everything that handlers share.
 pub struct Shop {

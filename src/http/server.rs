@@ -1,6 +1,7 @@
 //! Connections: limits on slow clients that `axum::serve` does not offer, and an end that
 //! drops no request.
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{AcceptOptions, Activity, accept, keep};
+use crate::accept::{AcceptOptions, Activity, accept_on_workers, keep};
 use crate::lifecycle::Lifecycle;
 
 use super::limits::Peer;
@@ -35,14 +36,15 @@ pub struct ServerOptions {
     pub tell_peer: bool,
 }
 
-/// Serves `router` on `listener` until `lifecycle` ends: then still for the grace period,
-/// then no new connections, and out when the last request is answered.
-pub async fn serve(
+/// Starts to serve `router` on `listener`, until `lifecycle` ends: then still for the grace period,
+/// then no new connections, and out when the last request is answered. Fails where there are no
+/// threads to be had.
+pub fn start(
     listener: TcpListener,
     router: Router,
     options: ServerOptions,
-    lifecycle: Lifecycle,
-) {
+    lifecycle: &Lifecycle,
+) -> io::Result<()> {
     let mut http = http1::Builder::new();
     // The time for a head is the connection's idle time, which costs requests no timer. Answers
     // are small: copying one is cheaper than writing it in pieces.
@@ -52,11 +54,10 @@ pub async fn serve(
         grace: options.grace,
         patience: options.header_timeout,
     };
-    accept(listener, accepting, lifecycle, |stream, peer, closing| {
+    accept_on_workers("http", listener, accepting, lifecycle, move |stream, peer, closing| {
         let peer = options.tell_peer.then(|| Peer(peer.ip()));
         connection(http.clone(), stream, peer, router.clone(), options.header_timeout, closing)
     })
-    .await;
 }
 
 /// Serves one connection until either side ends it, until it was idle for so long, or until

@@ -1,8 +1,8 @@
 //! The threads that serve connections: one a core, each with a runtime of its own.
 //!
-//! A connection stays on the thread that it was given to, and so do the connections to
-//! backends that are made for it (see `client`): no request is handed from one core to
-//! another, which costs more than all that is done for it here.
+//! A connection stays on the thread that it was given to, and so do a gateway's connections to
+//! backends that are made for it: no request is handed from one core to another, which costs
+//! more than much that is done for it.
 
 use std::cell::Cell;
 use std::io;
@@ -28,12 +28,12 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts [`count`] threads; each of them belongs to `lifecycle`.
-    pub fn start(lifecycle: &Lifecycle) -> io::Result<Workers> {
+    /// Starts [`count`] threads; each of them belongs to `lifecycle`, and is called `name` there.
+    pub fn start(name: &'static str, lifecycle: &Lifecycle) -> io::Result<Workers> {
         let stop = CancellationToken::new();
         let threads = (0..count()).map(|number| {
             let stop = stop.clone();
-            lifecycle.spawn_on_thread("gateway worker", async move {
+            lifecycle.spawn_on_thread(name, async move {
                 NUMBER.set(number);
                 stop.cancelled().await;
             })
