@@ -171,6 +171,8 @@ impl Pool {
         let notes = io.notes().clone();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_LIMIT)
+            // Requests are small: one plain write costs less than a list of parts.
+            .writev(false)
             .handshake(TokioIo::new(io))
             .await
             .map_err(Cause::Broken)?;
