@@ -56,7 +56,7 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     match log.format {
         LogFormat::Pretty if in_colour => logs.with(lines.compact()).init(),
         LogFormat::Pretty => {
-            // Without the usual formatter's thoughts on colours, a third of a line's cost.
+            // The usual formatter thinks of colours for each field even where there are none.
             let fields = fmt::format::debug_fn(|writer, field, value| match field.name() {
                 "message" => write!(writer, "{value:?}"),
                 name => write!(writer, "{name}={value:?}"),

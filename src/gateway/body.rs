@@ -96,7 +96,7 @@ impl RequestBody {
     }
 
     /// Takes the beginning of it if that is here already, as it is with small bodies: they
-    /// leave together with the head then, in one piece, which halves the work of both sides.
+    /// leave together with the head then, in one write instead of two.
     pub async fn take_first(&mut self) {
         let RequestBody::Streamed(body) = self else { return };
         if body.gate.is_some() {
