@@ -132,11 +132,36 @@ need_redis() {
     fi
     if have apt-get; then
         apt_update Redis
-        apt_install_redis
+        apt_install_without_server Redis redis-server
     elif have brew; then
         brew_install Redis redis
     fi
     have redis-server || die "Redis is missing; install its redis-server and run this again"
+}
+
+# need_nginx, need_haproxy: the programs that the gateway is measured against; the benchmark
+# starts them itself.
+need_nginx() {
+    need_server nginx nginx
+}
+
+need_haproxy() {
+    need_server HAProxy haproxy
+}
+
+# need_server WHAT PACKAGE: a package whose program has the package's name.
+need_server() {
+    # Debian keeps servers where not everybody's PATH leads.
+    if have "$2" || [ -x "/usr/sbin/$2" ]; then
+        return
+    fi
+    if have apt-get; then
+        apt_update "$1"
+        apt_install_without_server "$1" "$2"
+    elif have brew; then
+        brew_install "$1" "$2"
+    fi
+    have "$2" || [ -x "/usr/sbin/$2" ] || die "$1 is missing; install it and run this again"
 }
 
 # need_browser: Chrome or Chromium, and the driver through which the tests use it. Fails
@@ -216,17 +241,17 @@ apt_install_postgres() {
     [ "$status" = 0 ] || exit "$status"
 }
 
-# Installs Redis without starting a server that nobody asked for: a package may only start one
-# where this program says so.
-apt_install_redis() {
+# apt_install_without_server WHAT PACKAGE: installs a server's programs without starting one
+# that nobody asked for: a package may only start it where this program says so.
+apt_install_without_server() {
     local policy=/usr/sbin/policy-rc.d status=0
     if [ -e "$policy" ]; then
-        apt_install Redis redis-server
+        apt_install "$1" "$2"
         return
     fi
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
     as_root chmod +x "$policy"
-    (apt_install Redis redis-server) || status=$?
+    (apt_install "$1" "$2") || status=$?
     as_root rm -f "$policy"
     [ "$status" = 0 ] || exit "$status"
 }

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -53,7 +54,15 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
     let logs = tracing_subscriber::registry().with(filter);
     match log.format {
-        LogFormat::Pretty => logs.with(lines.compact()).init(),
+        LogFormat::Pretty if in_colour => logs.with(lines.compact()).init(),
+        LogFormat::Pretty => {
+            // The usual formatter thinks of colours for each field even where there are none.
+            let fields = fmt::format::debug_fn(|writer, field, value| match field.name() {
+                "message" => write!(writer, "{value:?}"),
+                name => write!(writer, "{name}={value:?}"),
+            });
+            logs.with(lines.compact().fmt_fields(fields.delimited(" "))).init();
+        }
         LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
     }
     // `init` panics if logging was started before.

@@ -43,17 +43,17 @@ pub struct Backends {
 pub enum Proxy {
     Gateway,
     Nginx,
-    HaProxy,
+    Haproxy,
 }
 
 impl Proxy {
-    pub const ALL: [Proxy; 3] = [Proxy::Gateway, Proxy::Nginx, Proxy::HaProxy];
+    pub const ALL: [Proxy; 3] = [Proxy::Gateway, Proxy::Nginx, Proxy::Haproxy];
 
     pub fn name(self) -> &'static str {
         match self {
             Proxy::Gateway => "gateway",
             Proxy::Nginx => "nginx",
-            Proxy::HaProxy => "HAProxy",
+            Proxy::Haproxy => "HAProxy",
         }
     }
 
@@ -65,7 +65,7 @@ impl Proxy {
                 let address = free_address()?;
                 nginx(address, &nginx_settings(address, backends), &home.join("nginx"))
             }
-            Proxy::HaProxy => haproxy(backends, home),
+            Proxy::Haproxy => haproxy(backends, home),
         }
     }
 }

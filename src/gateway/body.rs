@@ -1,6 +1,7 @@
 //! Bodies on their way through, frame by frame, with limits on their size and on standing
 //! still.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
@@ -29,6 +30,8 @@ pub enum RequestBody {
 #[derive(Debug)]
 pub struct Streamed {
     incoming: Incoming,
+    /// What came of it before a backend asked.
+    first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
     /// Bytes that may still come.
     left: u64,
     upload: Upload,
@@ -85,10 +88,32 @@ impl RequestBody {
         };
         RequestBody::Streamed(Box::new(Streamed {
             incoming,
+            first: None,
             left: limit,
             upload: Upload(Arc::new(Mutex::new(progress))),
             gate: expects_continue.then(|| Box::pin(sleep(CONTINUE_PATIENCE))),
         }))
+    }
+
+    /// Takes the beginning of it if that is here already, as it is with small bodies: they
+    /// leave together with the head then, in one write instead of two.
+    pub async fn take_first(&mut self) {
+        let RequestBody::Streamed(body) = self else { return };
+        if body.gate.is_some() {
+            return;
+        }
+        let mut asked = false;
+        body.first = poll_fn(|cx| match Pin::new(&mut body.incoming).poll_frame(cx) {
+            Poll::Ready(frame) => Poll::Ready(Some(frame)),
+            Poll::Pending if asked => Poll::Ready(None),
+            Poll::Pending => {
+                // hyper hands over what it has read once it was asked, and has run again.
+                asked = true;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     /// Where to look how it is getting on; nowhere if there is no body.
@@ -136,7 +161,10 @@ impl Streamed {
             self.gate = None;
             self.upload.progress().since = Instant::now();
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+        let polled = match self.first.take() {
+            Some(frame) => Poll::Ready(frame),
+            None => Pin::new(&mut self.incoming).poll_frame(cx),
+        };
         let mut progress = self.upload.progress();
         progress.waits_for_client = polled.is_pending();
         let frame = ready!(polled);
@@ -162,6 +190,13 @@ impl Streamed {
         progress.fault = Some(fault);
         Poll::Ready(Some(Err(fault)))
     }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.incoming.size_hint();
+        let Some(Some(Ok(first))) = &self.first else { return rest };
+        let first = first.data_ref().map_or(0, |data| data.len() as u64);
+        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
+    }
 }
 
 impl Body for RequestBody {
@@ -181,14 +216,14 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Streamed(body) => body.incoming.is_end_stream(),
+            RequestBody::Streamed(body) => body.first.is_none() && body.incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Streamed(body) => body.incoming.size_hint(),
+            RequestBody::Streamed(body) => body.size_hint(),
         }
     }
 }

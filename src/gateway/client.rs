@@ -172,6 +172,8 @@ impl Pool {
         let notes = io.notes().clone();
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_LIMIT)
+            // Requests are small enough to be written from one buffer.
+            .writev(false)
             .handshake(TokioIo::new(io))
             .await
             .map_err(Cause::Broken)?;

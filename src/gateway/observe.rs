@@ -58,6 +58,8 @@ pub struct Record {
     uri: Uri,
     status: StatusCode,
     answers: Arc<Answers>,
+    /// Whether it is counted as under way at a backend.
+    is_passed_on: bool,
     /// The backend that has it now, and since when.
     picked: Option<(Picked, Instant)>,
     bytes: u64,
@@ -76,8 +78,6 @@ impl Record {
         logged: bool,
         busy: Busy,
     ) -> Record {
-        own.in_flight.increment(1);
-
         Record {
             started: Instant::now(),
             id,
@@ -87,6 +87,7 @@ impl Record {
             // Seen only if the client hangs up before there is an answer.
             status: CLIENT_CLOSED,
             answers: own,
+            is_passed_on: false,
             picked: None,
             bytes: 0,
             cut: false,
@@ -97,8 +98,9 @@ impl Record {
 
     /// It is given to a backend now, whose counters are `answers`.
     pub fn given_to(&mut self, answers: Arc<Answers>, picked: Picked) {
-        self.answers.in_flight.decrement(1);
+        self.taken_back();
         answers.in_flight.increment(1);
+        self.is_passed_on = true;
         self.answers = answers;
         self.picked = Some((picked, Instant::now()));
     }
@@ -124,10 +126,14 @@ impl Record {
     pub fn refused(&mut self, status: StatusCode, own: &Arc<Answers>) {
         self.status = status;
         self.picked = None;
-        if !Arc::ptr_eq(&self.answers, own) {
+        self.taken_back();
+        self.answers = own.clone();
+    }
+
+    /// It is under way at no backend any more.
+    fn taken_back(&mut self) {
+        if std::mem::take(&mut self.is_passed_on) {
             self.answers.in_flight.decrement(1);
-            own.in_flight.increment(1);
-            self.answers = own.clone();
         }
     }
 
@@ -154,20 +160,21 @@ const CLIENT_CLOSED: StatusCode = match StatusCode::from_u16(499) {
 impl Drop for Record {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        self.answers.in_flight.decrement(1);
+        self.taken_back();
         self.answers.count(self.status, elapsed);
         if self.logged {
-            // The path and not the query: that may hold what is not ours.
+            // The path and not the query: that may hold what is not ours. Nothing here has a
+            // space or a line end in it, so nothing needs to be quoted.
             tracing::info!(
                 target: "merch_store::access",
-                id = self.id.to_str().unwrap_or_default(),
+                id = %self.id.to_str().unwrap_or_default(),
                 client = %self.client,
-                method = self.method.as_str(),
-                path = self.uri.path(),
+                method = %self.method.as_str(),
+                path = %self.uri.path(),
                 status = self.status.as_u16(),
                 milliseconds = elapsed.as_micros() as f64 / 1000.0,
                 bytes = self.bytes,
-                backend = self.answers.backend.as_str(),
+                backend = %self.answers.backend,
                 cut = self.cut,
                 "answered",
             );

@@ -158,7 +158,8 @@ impl Proxy {
         if let Some((_, protocol)) = upgrade {
             headers::insert_upgrade(&mut head.headers, protocol.clone());
         }
-        let body = RequestBody::new(incoming, self.options.body_limit, expects);
+        let mut body = RequestBody::new(incoming, self.options.body_limit, expects);
+        body.take_first().await;
         let request = Request::from_parts(head, body);
         let (mut response, connection) = self.forwarder.forward(request, record).await?;
         response.headers_mut().entry(REQUEST_ID).or_insert_with(|| record.id.clone());

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
 use crate::support::backend::ok;
 use crate::support::gateway::header;
 use crate::support::raw::{Raw, status};
@@ -61,6 +64,18 @@ async fn the_first_part_of_a_request_does_not_wait_for_the_second() {
     client.says("5\r\n0\r\n\r\n\r\n").await;
     client.hears_until("one").await;
     assert!(backend.request().ends_with("\r\n\r\n5\r\n0\r\n\r\n"), "{}", backend.request());
+}
+
+#[tokio::test]
+async fn a_small_body_leaves_together_with_its_head() {
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = TestGateway::at(&[backend.local_addr().unwrap()], |_| ()).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello").await;
+    let (mut stream, _) = backend.accept().await.unwrap();
+    let mut first = [0; 4096];
+    let length = stream.read(&mut first).await.unwrap();
+    assert!(first[..length].ends_with(b"\r\n\r\nhello"));
 }
 
 #[tokio::test]

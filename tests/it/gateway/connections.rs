@@ -14,17 +14,19 @@ use crate::support::{Act, Backend, TestGateway, eventually};
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
 #[tokio::test]
-async fn requests_share_a_connection_to_the_backend_if_they_come_one_after_another() {
+async fn requests_on_a_thread_share_a_connection_to_the_backend_if_they_come_in_turn() {
     let backend = Backend::named("one").await;
     let gateway = TestGateway::before(&[&backend]).await;
-    for _ in 0..3 {
+    let threads = std::thread::available_parallelism().unwrap().get();
+    // Clients are given to the threads in turn.
+    for _ in 0..2 * threads {
         let mut client = Raw::connect(gateway.address).await;
         for _ in 0..3 {
             client.says(REQUEST).await;
             client.hears_until("one").await;
         }
     }
-    assert_eq!((backend.requests().len(), backend.connections()), (9, 1));
+    assert_eq!((backend.requests().len(), backend.connections()), (6 * threads, threads));
 }
 
 #[tokio::test]
