@@ -1,5 +1,7 @@
 //! Which requests are tried on another backend, by what had become of the first attempt.
 
+use std::time::Instant;
+
 use crate::support::backend::{nobody, ok};
 use crate::support::raw::{Raw, status};
 use crate::support::{Act, Backend, TestGateway};
@@ -120,6 +122,26 @@ async fn a_body_that_is_not_there_yet_is_not_sent_again() {
     }
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 502]);
+}
+
+#[tokio::test]
+async fn beyond_the_budget_nothing_is_tried_again() {
+    let good = Backend::named("good").await;
+    let gateway = TestGateway::at(&[nobody().await, good.address], |config| {
+        let budget = &mut config.gateway.upstream.retry_budget;
+        (budget.percent, budget.per_second) = (0, 2);
+        // So that the dead one is asked again and again.
+        config.gateway.upstream.ejection.connect_failures = 1000.try_into().unwrap();
+    })
+    .await;
+    let since = Instant::now();
+    let mut missed = 0;
+    for _ in 0..40 {
+        missed += usize::from(status(&gateway.answers(request("GET", "/", "")).await) == 502);
+    }
+    // Every other one meets the dead one; two of them a second find another.
+    let saved = 2 * (1 + since.elapsed().as_secs() as usize);
+    assert!((20usize.saturating_sub(saved)..20).contains(&missed), "{missed}");
 }
 
 #[tokio::test]
