@@ -83,11 +83,13 @@ impl Forwarder {
         let mut refusal = Refusal::NoBackend;
         self.budget.request();
         loop {
+            let again = !tried.is_empty();
+            // Asked first: to be picked is a backend's turn, whether or not it gets a request.
+            if again && !self.budget.try_retry() {
+                return Err(refusal);
+            }
             let Some(picked) = self.upstreams.pick(&tried) else { return Err(refusal) };
-            if !tried.is_empty() {
-                if !self.budget.try_retry() {
-                    return Err(refusal);
-                }
+            if again {
                 self.retries.increment(1);
                 tokio::time::sleep(JITTER.mul_f64(rand::random())).await;
             }
@@ -106,12 +108,12 @@ impl Forwarder {
                 Err(unanswered) => unanswered,
             };
             refusal = miss(&lane, &unanswered, refusal, record)?;
-            let again = match unanswered {
+            let unsent = match unanswered {
                 Unanswered { sent: true, .. } if !repeatable => None,
                 Unanswered { request: Some(request), .. } => Some(request),
                 Unanswered { request: None, .. } => copy.as_ref().and_then(Copy::request),
             };
-            request = again.ok_or(refusal)?;
+            request = unsent.ok_or(refusal)?;
         }
     }
 

@@ -119,9 +119,7 @@ async fn one_rule_for_all(home: Home) {
     let there = Gateway::start(&backend, &settings).await;
     assert_eq!((here.policy().await, there.policy().await), (None, None));
 
-    let limit = |capacity: u32, rate: u32| {
-        json!({"client_id": "127.0.0.1", "capacity": capacity, "rate_per_sec": rate})
-    };
+    let limit = |capacity: u32, rate: u32| json!({"client_id": "127.0.0.1", "capacity": capacity, "rate_per_sec": rate});
     let create = async || {
         here.admin(Method::POST, "/limits/create", Some(limit(1_000, 500))).await.status == 201
     };
@@ -212,8 +210,7 @@ async fn all_share(gateways: &[Gateway]) {
         gateway.becomes("shared").await;
     }
     // Asked again where a token came back in between.
-    let counts_down =
-        async || left(gateways).await.is_sorted_by(|before, after| before > after);
+    let counts_down = async || left(gateways).await.is_sorted_by(|before, after| before > after);
     eventually("they share", counts_down).await;
 }
 
