@@ -17,6 +17,10 @@ use super::observe::Record;
 /// How long to wait for a backend's `100 Continue`; many servers send none.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The largest body that is kept in case it must be sent again, in bytes: as much as a
+/// request's head may take. Bodies that ask for something to be done once are far smaller.
+const KEPT_LIMIT: usize = 16 * 1024;
+
 /// A request's body on its way to a backend.
 #[derive(Debug)]
 pub enum RequestBody {
@@ -24,6 +28,8 @@ pub enum RequestBody {
     Empty,
     /// It is passed on as it comes.
     Streamed(Box<Streamed>),
+    /// What was kept of one that had come to its end.
+    Kept(Bytes),
 }
 
 /// A body as the client sends it.
@@ -50,6 +56,8 @@ struct Progress {
     waits_for_client: bool,
     wanted: bool,
     fault: Option<Fault>,
+    /// What has come so far; none if it is not wanted or too much.
+    kept: Option<Vec<u8>>,
 }
 
 /// What a client did wrong with its request's body.
@@ -85,6 +93,7 @@ impl RequestBody {
             waits_for_client: false,
             wanted: false,
             fault: None,
+            kept: None,
         };
         RequestBody::Streamed(Box::new(Streamed {
             incoming,
@@ -116,10 +125,10 @@ impl RequestBody {
         .await;
     }
 
-    /// Where to look how it is getting on; nowhere if there is no body.
+    /// Where to look how it is getting on; nowhere if there is nothing to wait for.
     pub fn upload(&self) -> Option<Upload> {
         match self {
-            RequestBody::Empty => None,
+            RequestBody::Empty | RequestBody::Kept(_) => None,
             RequestBody::Streamed(body) => Some(body.upload.clone()),
         }
     }
@@ -129,6 +138,17 @@ impl Upload {
     /// The backend has said that it wants the body.
     pub fn is_wanted(&self) {
         self.progress().wanted = true;
+    }
+
+    /// Keeps what comes from now on, unless it is too much.
+    pub fn keep(&self) {
+        self.progress().kept = Some(Vec::new());
+    }
+
+    /// All of the body, if it has come to its end and was kept.
+    pub fn kept(&self) -> Option<Bytes> {
+        let progress = self.progress();
+        progress.kept.clone().filter(|_| progress.ended).map(Bytes::from)
     }
 
     /// What the client did wrong, if it did.
@@ -148,6 +168,18 @@ impl Upload {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.0.lock().expect("nobody panics with it")
+    }
+}
+
+impl Progress {
+    /// Keeps `frame` with those before it; trailers are not kept, and so neither is a body
+    /// that has some.
+    fn keep(&mut self, frame: &Frame<Bytes>) {
+        let kept = self.kept.take();
+        self.kept = kept.zip(frame.data_ref()).and_then(|(mut kept, data)| {
+            kept.extend_from_slice(data);
+            (kept.len() <= KEPT_LIMIT).then_some(kept)
+        });
     }
 }
 
@@ -175,6 +207,7 @@ impl Streamed {
                 match self.left.checked_sub(length) {
                     Some(left) => {
                         self.left = left;
+                        progress.keep(&frame);
                         progress.ended = self.incoming.is_end_stream();
                         return Poll::Ready(Some(Ok(frame)));
                     }
@@ -210,6 +243,8 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Streamed(body) => body.poll(cx),
+            RequestBody::Kept(bytes) if bytes.is_empty() => Poll::Ready(None),
+            RequestBody::Kept(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
@@ -217,6 +252,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => true,
             RequestBody::Streamed(body) => body.first.is_none() && body.incoming.is_end_stream(),
+            RequestBody::Kept(bytes) => bytes.is_empty(),
         }
     }
 
@@ -224,6 +260,7 @@ impl Body for RequestBody {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
             RequestBody::Streamed(body) => body.size_hint(),
+            RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }

@@ -12,7 +12,7 @@ use metrics::{Counter, counter};
 use crate::lifecycle::Lifecycle;
 
 use super::answer::Refusal;
-use super::body::{Fault, RequestBody};
+use super::body::{Fault, RequestBody, Upload};
 use super::client::{Cause, ClientOptions, Connection, Unanswered};
 use super::headers;
 use super::lanes::{Lane, Lanes};
@@ -37,11 +37,13 @@ pub struct Forwarder {
     retries: Counter,
 }
 
-/// What a request was before a backend was given it; only of those without a body.
+/// What a request was before a backend was given it.
 struct Copy {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Its body on the way, if it has one and may be repeated.
+    upload: Option<Upload>,
 }
 
 impl Forwarder {
@@ -75,17 +77,19 @@ impl Forwarder {
     ) -> Result<(Response<Incoming>, Box<Connection>), Refusal> {
         tell_when_wanted(&mut request);
         let repeatable = self.is_repeatable(&request);
-        let copy = Copy::of(&request);
+        let copy = Copy::of(&request, repeatable);
         let has_host = request.headers().contains_key(HOST);
         let mut tried: Vec<BackendId> = Vec::new();
         let mut refusal = Refusal::NoBackend;
         self.budget.request();
         loop {
+            let again = !tried.is_empty();
+            // Asked first: to be picked is a backend's turn, whether or not it gets a request.
+            if again && !self.budget.try_retry() {
+                return Err(refusal);
+            }
             let Some(picked) = self.upstreams.pick(&tried) else { return Err(refusal) };
-            if !tried.is_empty() {
-                if !self.budget.try_retry() {
-                    return Err(refusal);
-                }
+            if again {
                 self.retries.increment(1);
                 tokio::time::sleep(JITTER.mul_f64(rand::random())).await;
             }
@@ -104,12 +108,12 @@ impl Forwarder {
                 Err(unanswered) => unanswered,
             };
             refusal = miss(&lane, &unanswered, refusal, record)?;
-            let again = match unanswered {
+            let unsent = match unanswered {
                 Unanswered { sent: true, .. } if !repeatable => None,
                 Unanswered { request: Some(request), .. } => Some(request),
-                Unanswered { request: None, .. } => copy.as_ref().map(Copy::request),
+                Unanswered { request: None, .. } => copy.as_ref().and_then(Copy::request),
             };
-            request = again.ok_or(refusal)?;
+            request = unsent.ok_or(refusal)?;
         }
     }
 
@@ -122,20 +126,37 @@ impl Forwarder {
 }
 
 impl Copy {
-    fn of(request: &Request<RequestBody>) -> Option<Copy> {
-        matches!(request.body(), RequestBody::Empty).then(|| Copy {
+    /// None of a request that could not be made again: with a body that nobody keeps.
+    fn of(request: &Request<RequestBody>, repeatable: bool) -> Option<Copy> {
+        let upload = request.body().upload();
+        if let Some(upload) = &upload {
+            if !repeatable {
+                return None;
+            }
+            upload.keep();
+        }
+        Some(Copy {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
+            upload,
         })
     }
 
-    fn request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(RequestBody::Empty);
+    /// The request once more, if all of its body is there.
+    fn request(&self) -> Option<Request<RequestBody>> {
+        let mut request = Request::new(match &self.upload {
+            None => RequestBody::Empty,
+            Some(upload) => RequestBody::Kept(upload.kept()?),
+        });
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        request
+        if self.upload.is_some() {
+            // Nobody waits to be told to send what is here already.
+            request.headers_mut().remove(EXPECT);
+        }
+        Some(request)
     }
 }
 

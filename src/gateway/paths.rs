@@ -1,7 +1,5 @@
 //! Which paths a list of patterns means, however they are written.
 
-use std::borrow::Cow;
-
 use crate::config::PathPattern;
 
 /// A list of paths.
@@ -14,24 +12,32 @@ impl Paths {
         Paths(patterns)
     }
 
-    /// Whether `path` is one of them, also where only a backend that decodes, drops
-    /// parameters or ignores case and spare slashes would say so.
+    /// Whether `path` is one of them, as it is written or where only a backend that decodes,
+    /// drops parameters or ignores case and spare slashes would say so.
     pub fn contains(&self, path: &str) -> bool {
         if self.0.is_empty() {
             return false;
         }
-        let path = plain(path);
-        self.0.iter().any(|pattern| match pattern {
-            PathPattern::Exactly(exactly) => path.eq_ignore_ascii_case(exactly),
-            PathPattern::Below(folder) => {
-                path.get(..folder.len()).is_some_and(|start| start.eq_ignore_ascii_case(folder))
-            }
-        })
+        let is_one = |path: &str| self.0.iter().any(|pattern| matches(pattern, path));
+        match plain(path) {
+            None => is_one(path),
+            // There are backends that do none of this, too.
+            Some(plain) => is_one(&plain) || is_one(path),
+        }
     }
 }
 
-/// `path` without escapes, dots, parameters, and slashes that say nothing.
-fn plain(path: &str) -> Cow<'_, str> {
+fn matches(pattern: &PathPattern, path: &str) -> bool {
+    match pattern {
+        PathPattern::Exactly(exactly) => path.eq_ignore_ascii_case(exactly),
+        PathPattern::Below(folder) => {
+            path.get(..folder.len()).is_some_and(|start| start.eq_ignore_ascii_case(folder))
+        }
+    }
+}
+
+/// `path` without escapes, dots, parameters, and what says nothing, if it has any of it.
+fn plain(path: &str) -> Option<String> {
     let bytes = path.as_bytes();
     let is_odd = |at: usize| match bytes[at] {
         b'%' | b';' | b'\\' => true,
@@ -39,18 +45,21 @@ fn plain(path: &str) -> Cow<'_, str> {
         _ => false,
     };
     if bytes == b"/" || !(0..bytes.len()).any(is_odd) {
-        return Cow::Borrowed(path);
+        return None;
     }
     let decoded = decode(bytes).replace('\\', "/");
+    // Whoever decodes before looking for a query finds one here; C ends its texts at a NUL.
+    let decoded = decoded.split(['?', '#', '\0']).next().unwrap_or_default();
     let mut segments: Vec<&str> = Vec::new();
     for segment in decoded.split('/') {
-        match segment.split(';').next().unwrap_or_default() {
+        let is_blank = |it: char| it.is_whitespace() || it.is_control();
+        match segment.split(';').next().unwrap_or_default().trim_matches(is_blank) {
             "" | "." => {}
             ".." => drop(segments.pop()),
             segment => segments.push(segment),
         }
     }
-    Cow::Owned(format!("/{}", segments.join("/")))
+    Some(format!("/{}", segments.join("/")))
 }
 
 /// `bytes` without percent signs, as often as it takes: some backends decode twice.
@@ -101,6 +110,14 @@ mod tests {
             "/api//buy/cup",
             "/api/x/../buy/cup",
             "/api/buy%2fcup",
+            "/metrics%00",
+            "/metrics%00.png",
+            "/metrics%20",
+            "/%0ametrics",
+            "/metrics%3fx",
+            "/metrics%2523",
+            // For a backend that leaves dots alone, this is below the folder.
+            "/health/../info",
         ] {
             assert!(paths.contains(path), "{path}");
         }
@@ -114,6 +131,7 @@ mod tests {
             "/healthy",
             "/api/buy",
             "/api/buyer/cup",
+            "/metrics/../info",
             "/metrics/../info",
             "/api/info",
             "/%zz",

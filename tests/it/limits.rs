@@ -1,6 +1,8 @@
 //! Limits: shared by gateways, kept in stores, changed by operators, mounted by a shop.
 
 mod admin;
+#[cfg(target_os = "linux")]
+mod memory;
 mod own;
 mod shared;
 mod shop;

@@ -12,7 +12,7 @@ use utoipa::{IntoParams, IntoResponses, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::limits::{Change, ClientId, Limit, OwnLimits};
+use crate::limits::{Change, ClientId, InvalidLimit, Limit, OwnLimits};
 
 use super::error::{AdminError, ErrorResponse};
 use super::extract::{Body, json};
@@ -60,11 +60,11 @@ pub struct LimitBody {
     #[schema(example = "203.0.113.7:890")]
     client_id: Option<String>,
     /// Requests at once, 1 to 1,000,000.
-    #[schema(example = 10)]
-    capacity: u32,
+    #[schema(value_type = u32, example = 10)]
+    capacity: f64,
     /// Requests a second, 1 to 1,000,000.
-    #[schema(example = 1)]
-    rate_per_sec: u32,
+    #[schema(value_type = u32, example = 1)]
+    rate_per_sec: f64,
 }
 
 /// A client and its limit, as `/clients` spells it.
@@ -75,12 +75,12 @@ pub struct ClientLimitBody {
     ip: Option<String>,
     client_id: Option<String>,
     /// Requests at once, 1 to 1,000,000.
-    #[schema(example = 10)]
-    capacity: u32,
+    #[schema(value_type = u32, example = 10)]
+    capacity: f64,
     /// Requests a second, 1 to 1,000,000.
-    #[schema(example = 1)]
+    #[schema(value_type = u32, example = 1)]
     #[serde(alias = "rate_per_sec")]
-    rate: u32,
+    rate: f64,
 }
 
 /// A client's own limit.
@@ -144,7 +144,7 @@ async fn create(
     let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), None)?;
-    let limit = Limit::new(body.capacity, body.rate_per_sec)?;
+    let limit = limit(body.capacity, body.rate_per_sec)?;
     match own.change(Change::Create(client.id, limit)).await? {
         true => Ok(StatusCode::CREATED),
         false => Err(AdminError::LimitExists),
@@ -188,7 +188,7 @@ async fn update(
     let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), None)?;
-    let limit = Limit::new(body.capacity, body.rate_per_sec)?;
+    let limit = limit(body.capacity, body.rate_per_sec)?;
     found(own.change(Change::Update(client.id, limit)).await?)
 }
 
@@ -223,13 +223,13 @@ async fn list(
     let bad_query = "limit must be a number from 1 to 100, cursor a nextCursor of this API";
     let bad_query = || AdminError::BadRequest(bad_query.into());
     let Query(query) = query.map_err(|_| bad_query())?;
-    let limit = query.limit.unwrap_or(DEFAULT_PAGE);
-    if !(1..=MAX_PAGE).contains(&limit) {
+    let most = query.limit.unwrap_or(DEFAULT_PAGE);
+    if !(1..=MAX_PAGE).contains(&most) {
         return Err(bad_query());
     }
     let after = query.cursor.map(|cursor| ClientId::parse(&cursor)).transpose();
     let after = after.map_err(|_| bad_query())?;
-    let (page, more) = own.page(after.as_ref(), limit.into()).await?;
+    let (page, more) = own.page(after.as_ref(), most.into()).await?;
     let last = page.last().filter(|_| more);
     Ok(Json(LimitsPage {
         next_cursor: last.map(|(id, _)| id.to_string()),
@@ -255,7 +255,7 @@ async fn put_client(
     let Query(query) = query.map_err(not_well_formed)?;
     let body: ClientLimitBody = json(&body)?;
     let client = query.client(body.client_id.as_deref(), body.ip.as_deref())?;
-    let limit = Limit::new(body.capacity, body.rate)?;
+    let limit = limit(body.capacity, body.rate)?;
     own.change(Change::Put(client.id, limit)).await?;
     Ok(Json(entry(client.as_given, limit)))
 }
@@ -309,6 +309,13 @@ impl ClientQuery {
         }
         client.ok_or_else(|| AdminError::BadRequest("client_id is required".into()))
     }
+}
+
+/// The limit of these numbers, which clients may spell `10` or `10.0`.
+fn limit(capacity: f64, rate_per_sec: f64) -> Result<Limit, InvalidLimit> {
+    // Zero is not allowed either, and refused with its name.
+    let whole = |number: f64| if number.fract() == 0.0 { number as u32 } else { 0 };
+    Limit::new(whole(capacity), whole(rate_per_sec))
 }
 
 fn entry(client_id: String, limit: Limit) -> LimitEntry {

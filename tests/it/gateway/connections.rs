@@ -1,15 +1,19 @@
 //! Connections on both sides: how many, how long, and how they end.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use merch_store::lifecycle::Ended;
+use reqwest::Client;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use crate::support::backend::ok;
 use crate::support::gateway::{get, header};
-use crate::support::raw::{Raw, status};
-use crate::support::{Act, Backend, TestGateway, eventually};
+use crate::support::raw::{Raw, answer, status};
+use crate::support::{Act, Backend, Process, Reply, TestGateway, eventually};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -100,6 +104,75 @@ async fn a_head_that_does_not_arrive_ends_the_connection() {
     client.says("GET / HT").await;
     assert_eq!(client.hears().await, "");
     assert_eq!(backend.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_head_that_arrives_drop_by_drop_is_not_waited_for() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.header_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    eventually("it is hung up on", async || {
+        // A write after the end is an error, at the latest the second one.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        client.write_all(b"x").await.is_err()
+    })
+    .await;
+    assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_thousand_heads_that_do_not_arrive_keep_nobody_else_waiting() {
+    let backend = Backend::named("one").await;
+    let url = format!("http://{}", backend.address);
+    let environment = [
+        ("MERCH__LIMITS__RATE_PER_SEC", "0"),
+        // Room for them and a few others.
+        ("MERCH__GATEWAY__MAX_CONNECTIONS", "1010"),
+        ("MERCH__GATEWAY__HEADER_TIMEOUT_MS", "600000"),
+        ("MERCH__GATEWAY__UPSTREAM__HEALTH__PATH", ""),
+        ("MERCH__GATEWAY__ADMIN__ADDRESS", "127.0.0.1:0"),
+        ("MERCH__GATEWAY__ADMIN__TOKEN", "the token of the integration tests"),
+    ];
+    let gateway = Process::gateway(&["--backend", &url], &environment).await;
+    let address = gateway.base.strip_prefix("http://").unwrap().parse().unwrap();
+    let open = async || -> usize {
+        let metrics = format!("{}/metrics", gateway.admin());
+        let request = Client::new().get(metrics).bearer_auth("the token of the integration tests");
+        let metrics = Reply::to(request).await.text;
+        let open = metrics.lines().find_map(|it| it.strip_prefix("merch_gateway_connections "));
+        open.map_or(0, |open| open.parse().unwrap())
+    };
+    allow_files(2_500);
+    let mut slow = Vec::new();
+    for number in 0..1_000 {
+        let mut client = Raw::connect(address).await;
+        client.says(["", "G", "GET / HTTP/1.1\r\nhost: a\r\n", "PRI * HTTP/2"][number % 4]).await;
+        slow.push(client);
+    }
+    eventually("all are connected", async || open().await >= 1_000).await;
+    let mut waits = Vec::new();
+    for _ in 0..500 {
+        let since = Instant::now();
+        assert_eq!(status(&answer(address, get("/")).await), 200);
+        waits.push(since.elapsed());
+    }
+    assert!(open().await >= 1_000, "they were there all the time");
+    waits.sort_unstable();
+    // What it costs exactly is measured elsewhere: this is what it must not look like.
+    assert!(waits[waits.len() / 2] < Duration::from_millis(200), "{waits:?}");
+}
+
+/// Lets this process have so many files open.
+fn allow_files(number: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_some_and(|current| current < number) {
+        let limit = Rlimit { current: Some(number), ..limit };
+        setrlimit(Resource::Nofile, limit).expect("room for so many files");
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,10 @@
 //! Limits at the gateway: what a client is told, and what it cannot talk itself out of.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use merch_store::config::Config;
+use jsonwebtoken::{EncodingKey, Header};
+use merch_store::config::{Config, LimitsKey};
+use serde_json::json;
 
 use crate::support::gateway::{body, header};
 use crate::support::raw::{Raw, status};
@@ -95,6 +97,58 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_bucket_whatever_it_claim
     // A /64 is one client.
     let neighbours = [1, 2, 3, 4, 5].map(|last| format!("x-forwarded-for: 2001:db8::{last}\r\n"));
     admits_three(&gateway, &neighbours).await;
+}
+
+/// A token of `subject` that is good, or not: until when, and signed with what.
+fn token(subject: &str, expires_in: i64, secret: &str) -> String {
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().cast_signed();
+    let claims = json!({"sub": subject, "exp": now + expires_in});
+    let key = EncodingKey::from_secret(secret.as_bytes());
+    jsonwebtoken::encode(&Header::default(), &claims, &key).unwrap()
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_good_is_nobody_s_bucket() {
+    const SECRET: &str = "the secret of the integration tests";
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        (config.limits.capacity, config.limits.rate_per_sec) = (3, 1);
+        config.limits.key = LimitsKey::JwtSubject;
+        config.auth.jwt_secret = Some(SECRET.into());
+    })
+    .await;
+    let bearer = |token: String| format!("authorization: Bearer {token}\r\n");
+    let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
+    // All of them together are whoever is at this address.
+    let mut bad = vec![String::new(), bearer(unsigned.into())];
+    for number in 0..5 {
+        bad.push(bearer(token("alice", 600, "another secret, and a long one too")));
+        bad.push(bearer(token("alice", -1 - number, SECRET)));
+        bad.push(bearer(token(&format!("invented {number}"), 600, &"x".repeat(32))));
+        bad.push(format!("x-user: {number}\r\n"));
+    }
+    admits_three(&gateway, &bad).await;
+    // Nobody drew on hers meanwhile, and a new token is no new bucket.
+    let alice = [600, 601, 602, 603, 604].map(|seconds| bearer(token("alice", seconds, SECRET)));
+    admits_three(&gateway, &alice).await;
+    admits_three(&gateway, &[(); 4].map(|()| bearer(token("bob", 600, SECRET)))).await;
+}
+
+#[tokio::test]
+async fn a_header_that_names_clients_does_so_once_or_not_at_all() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        (config.limits.capacity, config.limits.rate_per_sec) = (3, 1);
+        config.limits.key = LimitsKey::Header;
+        config.limits.header = "X-Api-Key".into();
+    })
+    .await;
+    for name in ["alice", "bob"] {
+        admits_three(&gateway, &[(); 5].map(|()| format!("x-api-key: {name}\r\n"))).await;
+    }
+    let long = format!("x-api-key: {}\r\n", "x".repeat(256));
+    let twice = "x-api-key: carol\r\nx-api-key: dave\r\n";
+    admits_three(&gateway, &["", "x-api-key:\r\n", twice, &long, "x-other: e\r\n"]).await;
 }
 
 #[tokio::test]

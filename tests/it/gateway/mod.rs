@@ -10,6 +10,7 @@ mod observe;
 mod program;
 mod replicas;
 mod retries;
+mod shared_limits;
 mod smuggling;
 mod tls;
 mod upgrade;

@@ -6,7 +6,9 @@ use reqwest::Client;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout};
 
+use crate::support::backend::nobody;
 use crate::support::process::{command, send_signal};
+use crate::support::{Process, eventually};
 
 /// A program that has said where it serves; killed with this.
 struct Program {
@@ -76,4 +78,29 @@ async fn a_gateway_that_cannot_start_says_why() {
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(error.contains(said), "{error}");
     }
+}
+
+#[tokio::test]
+async fn every_miss_is_logged_with_the_backends_name() {
+    let (folder, dead) = (tempfile::tempdir().unwrap(), nobody().await);
+    let log = folder.path().join("log");
+    let environment = [
+        ("MERCH__LOG__LEVEL", "warn"),
+        ("MERCH__LOG__FILE", log.to_str().unwrap()),
+        ("MERCH__GATEWAY__UPSTREAM__HEALTH__PATH", ""),
+        ("MERCH__GATEWAY__ADMIN__ADDRESS", "127.0.0.1:0"),
+        ("MERCH__GATEWAY__ADMIN__TOKEN", "the token of the integration tests"),
+    ];
+    let gateway = Process::gateway(&["--backend", &format!("http://{dead}")], &environment).await;
+    for request in ["first", "second"] {
+        let asking = Client::new().get(&gateway.base).header("X-Request-Id", request);
+        assert_eq!(asking.send().await.unwrap().status(), 502);
+    }
+    let is_miss = |line: &&str| line.contains("did not answer") && line.contains(&dead.to_string());
+    eventually("both are in the log", async || {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let misses: Vec<_> = text.lines().filter(is_miss).collect();
+        misses.len() == 2 && misses[0].contains("first") && misses[1].contains("second")
+    })
+    .await;
 }

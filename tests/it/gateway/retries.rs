@@ -1,11 +1,16 @@
 //! Which requests are tried on another backend, by what had become of the first attempt.
 
+use std::num::NonZeroU32;
+use std::time::Instant;
+
 use crate::support::backend::{nobody, ok};
-use crate::support::raw::status;
+use crate::support::raw::{Raw, status};
 use crate::support::{Act, Backend, TestGateway};
 
 const KEY: &str = "idempotency-key: a\r\n";
 const BODY: &str = "content-length: 2\r\n";
+const CHUNKS: &str = "transfer-encoding: chunked\r\n";
+const LONG: &str = "content-length: 20000\r\n";
 
 /// Method, path, more headers; whether it is tried again once a backend may have seen it.
 const RULES: &[(&str, &str, &str, bool)] = &[
@@ -26,12 +31,20 @@ const RULES: &[(&str, &str, &str, bool)] = &[
     ("POST", "/api/sendCoin", KEY, true),
     ("GET", "/api/buy/cup", "idempotency-key:\r\n", false),
     ("GET", "/api/buyer", "", true),
-    // The body may be on its way already, and cannot be sent twice.
-    ("PUT", "/api/info", BODY, false),
+    ("PUT", "/api/info", BODY, true),
+    ("PUT", "/api/info", CHUNKS, true),
+    ("POST", "/api/sendCoin", BODY, false),
+    ("POST", "/api/sendCoin", "idempotency-key: a\r\ncontent-length: 2\r\n", true),
+    ("POST", "/api/sendCoin", "idempotency-key: a\r\ntransfer-encoding: chunked\r\n", true),
+    // More than is kept of anybody's body.
+    ("PUT", "/api/info", LONG, false),
 ];
 
 fn request(method: &str, path: &str, headers: &str) -> String {
-    let body = if headers == BODY { "{}" } else { "" };
+    let long = "x".repeat(20_000);
+    let framed = [(BODY, "{}"), (CHUNKS, "2\r\n{}\r\n0\r\n\r\n"), (LONG, &long)];
+    let body = framed.iter().find(|(framing, _)| headers.ends_with(framing));
+    let body = body.map_or("", |(_, body)| body);
     format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{headers}\r\n{body}")
 }
 
@@ -75,11 +88,63 @@ async fn what_is_tried_again_is_the_same_request() {
     let broken = Backend::start(|_| Act::SaysAndHangsUp(String::new())).await;
     let good = Backend::named("good").await;
     let gateway = TestGateway::before(&[&broken, &good]).await;
-    while broken.requests().is_empty() {
-        gateway.answers(request("GET", "/api/info?a=b", "x-odd: c\r\ncookie: d\r\n")).await;
+    for (method, headers) in [
+        ("GET", "x-odd: c\r\ncookie: d\r\n"),
+        ("PUT", BODY),
+        ("PUT", CHUNKS),
+        ("POST", "idempotency-key: a\r\ncontent-length: 2\r\n"),
+    ] {
+        let before = broken.requests().len();
+        while broken.requests().len() == before {
+            gateway.answers(request(method, "/api/info?a=b", headers)).await;
+        }
+        assert_eq!(broken.requests().pop(), good.requests().pop(), "{method} {headers}");
     }
-    let heard = good.requests().pop().unwrap();
-    assert_eq!(broken.request(), heard);
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_there_yet_is_not_sent_again() {
+    let hang_up = |_: &str| Act::SaysAndHangsUp(String::new());
+    let (broken, good) = (Backend::start(hang_up).await, Backend::named("good").await);
+    let gateway = TestGateway::before(&[&broken, &good]).await;
+    // The backend is asked for the body, and gone before it says that it wants it.
+    let request = "PUT / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nexpect: 100-continue\r\n\
+                   content-length: 2\r\n\r\n";
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::connect(gateway.address).await;
+        client.says(request).await;
+        let mut answer = client.hears_until("\r\n\r\n").await;
+        if status(&answer) == 100 {
+            client.says("{}").await;
+            answer = client.hears().await;
+        }
+        statuses.push(status(&answer));
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 502]);
+}
+
+#[tokio::test]
+async fn beyond_the_budget_nothing_is_tried_again() {
+    let good = Backend::named("good").await;
+    let gateway = TestGateway::at(&[nobody().await, good.address], |config| {
+        let budget = &mut config.gateway.upstream.retry_budget;
+        (budget.percent, budget.per_second) = (0, 2);
+        // So that the dead one is asked again and again.
+        let ejection = &mut config.gateway.upstream.ejection;
+        (ejection.failures, ejection.connect_failures) = (NonZeroU32::MAX, NonZeroU32::MAX);
+    })
+    .await;
+    let since = Instant::now();
+    let mut missed = 0;
+    for _ in 0..40 {
+        missed += usize::from(status(&gateway.answers(request("GET", "/", "")).await) == 502);
+    }
+    // Every other one meets the dead one, and two of them a second find another; those that
+    // may not do so are not the other one's turn.
+    let saved = 2 * (1 + since.elapsed().as_secs() as usize);
+    assert!((20usize.saturating_sub(saved)..20).contains(&missed), "{missed}");
 }
 
 #[tokio::test]

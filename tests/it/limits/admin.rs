@@ -147,6 +147,14 @@ async fn clients_are_put_and_deleted_as_the_other_contract_says() {
     admin
         .answers(&[
             ("POST", "/clients", put("ip", 10, 1), 200, answer(10, 1)),
+            // Some languages have no other numbers.
+            (
+                "POST",
+                "/clients",
+                json!({"ip": "203.0.113.7", "capacity": 11.0, "rate": 1.0}),
+                200,
+                answer(11, 1),
+            ),
             ("POST", "/clients", put("client_id", 20, 2), 200, answer(20, 2)),
             ("GET", "/limits/get?ip=203.0.113.7", json!(null), 200, answer(20, 2)),
             ("DELETE", "/clients/delete", address.clone(), 204, json!(null)),
@@ -188,6 +196,9 @@ async fn what_is_not_well_formed_is_refused_and_changes_nothing() {
             ("GET", "/limits", json!(null), 200, json!({"limits": [], "nextCursor": null})),
         ])
         .await;
+    let half = with(json!("a"), json!(1), json!(0.5));
+    let reply = admin.asks("POST", "/limits/create", Some(&half)).await;
+    assert_eq!(reply.json()["errors"], "rate_per_sec must be a whole number from 1 to 1000000");
     let huge = json!({"client_id": "a".repeat(20_000), "capacity": 1, "rate_per_sec": 1});
     let reply = admin.asks("POST", "/limits/create", Some(&huge)).await;
     assert_eq!((reply.status.as_u16(), &reply.json()["code"]), (413, &json!("body_too_large")));

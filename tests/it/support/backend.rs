@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -104,9 +104,14 @@ impl Backend {
     }
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, and nobody else will.
 pub async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    // Bound for as long as the process lives, so that no other test is given the port.
+    std::mem::forget(socket);
+    address
 }
 
 async fn serve(mut stream: TcpStream, act: &(dyn Fn(&str) -> Act + Sync), heard: &Mutex<Heard>) {
