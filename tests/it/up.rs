@@ -16,9 +16,13 @@ struct Replica {
     pid: i32,
 }
 
-/// A gateway, three replicas and a private PostgreSQL in the data folder at `data`.
-async fn up(data: &Path) -> (Process, Vec<Replica>) {
-    let up = Process::up(&["--replicas", "3", "--data-dir", data.to_str().unwrap()], &[]).await;
+/// A gateway, three replicas and a private PostgreSQL in the folder `data` of `home`, where
+/// they log as well.
+async fn up(home: &Path) -> (Process, Vec<Replica>) {
+    let (data, log) = (home.join("data"), home.join("log"));
+    let environment = [("MERCH__LOG__FILE", log.to_str().unwrap()), ("MERCH__LOG__LEVEL", "info")];
+    let arguments = ["--replicas", "3", "--data-dir", data.to_str().unwrap()];
+    let up = Process::up(&arguments, &environment).await;
     let lines = up.banner.lines().filter_map(|line| line.strip_prefix("  replica-"));
     let replicas = lines.map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -45,8 +49,7 @@ impl Replica {
 #[tokio::test]
 async fn one_command_starts_a_shop_that_misses_no_killed_replica_and_ends_whole() {
     let home = tempfile::tempdir().unwrap();
-    let data = home.path().join("data");
-    let (up, replicas) = up(&data).await;
+    let (up, replicas) = up(home.path()).await;
     assert_eq!(replicas.len(), 3, "{}", up.banner);
     let alice = Person::logs_in(&Client::new(), &up.base, "alice", PASSWORD).await;
     alice.buys("cup").await.is_done();
@@ -68,12 +71,16 @@ async fn one_command_starts_a_shop_that_misses_no_killed_replica_and_ends_whole(
     assert_eq!(alice.coins().await, 970);
 
     let started = descendants(up.pid());
-    let database = postmaster_pid(&data).unwrap();
+    let database = postmaster_pid(&home.path().join("data")).unwrap();
     assert!(started.contains(&replicas[0].pid) && started.contains(&database), "{started:?}");
     up.signal("INT");
     assert_eq!(up.exit_code().await, Some(0));
     for pid in [replicas[0].pid, replicas[2].pid, database] {
         assert!(!is_running(pid), "{pid} is left");
+    }
+    for (log, last) in [("log", "everything stopped"), ("log.replica-2", "stopped")] {
+        let text = std::fs::read_to_string(home.path().join(log)).unwrap();
+        assert!(text.trim_end().ends_with(last), "{text}");
     }
     eventually("nothing is left", async || !started.iter().any(|pid| is_running(*pid))).await;
 }
@@ -81,10 +88,9 @@ async fn one_command_starts_a_shop_that_misses_no_killed_replica_and_ends_whole(
 #[tokio::test]
 async fn whoever_kills_it_kills_everything_that_it_started() {
     let home = tempfile::tempdir().unwrap();
-    let data = home.path().join("data");
-    let (up, replicas) = up(&data).await;
+    let (up, replicas) = up(home.path()).await;
     let started = descendants(up.pid());
-    let database = postmaster_pid(&data).unwrap();
+    let database = postmaster_pid(&home.path().join("data")).unwrap();
     let known = replicas.iter().map(|replica| replica.pid).chain([database]);
     assert!(known.clone().all(|pid| started.contains(&pid)), "{started:?}");
     up.signal("KILL");
