@@ -1,7 +1,8 @@
 # syntax=docker/dockerfile:1
 
 # The shop without a database: MERCH__DATABASE__URL and MERCH__AUTH__JWT_SECRET are required.
-# docker-compose.yml has an example.
+# With the command `gateway` it is the gateway, which needs MERCH__GATEWAY__BACKENDS.
+# docker-compose.yml has an example of both.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
@@ -23,9 +24,10 @@ COPY --from=build /usr/local/bin/merch-store /usr/local/bin/merch-store
 # By number, so that an orchestrator can tell that it is not root.
 USER 65532:65532
 WORKDIR /home/nonroot
-ENV MERCH__HTTP__ADDRESS=0.0.0.0:8080
+# Shop and gateway alike, so that the check below is right for both.
+ENV MERCH__HTTP__ADDRESS=0.0.0.0:8080 MERCH__GATEWAY__ADDRESS=0.0.0.0:8080
 EXPOSE 8080
-# Follows the address above; give your own check if you change it.
+# Follows the addresses above; give your own check if you change them, or use TLS.
 HEALTHCHECK --start-period=60s --start-interval=1s --interval=10s --timeout=3s --retries=3 \
     CMD ["/usr/local/bin/wget", "-q", "-O", "/dev/null", "http://127.0.0.1:8080/health/ready"]
 ENTRYPOINT ["/usr/local/bin/merch-store"]

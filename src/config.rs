@@ -32,7 +32,7 @@ const MIN_LOG_BYTES: u64 = 4096;
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// Every setting, well-formed; `database.url` never comes without `auth.jwt_secret`.
+/// Every setting, well-formed.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {

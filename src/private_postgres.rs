@@ -40,10 +40,12 @@ const POLL: Duration = Duration::from_millis(10);
 /// A log file that is longer than this at start is put aside.
 const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 
+/// Connections that the server takes at once.
+pub const MAX_CONNECTIONS: u32 = 200;
+
 /// Durability is PostgreSQL's default: every commit is on disk before it is answered.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 5] = [
     "listen_addresses=",
-    "max_connections=200",
     "shared_buffers=256MB",
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
@@ -311,6 +313,7 @@ impl Files {
                 .arg(programs.folder.join("postgres"));
             server.arg("-D").arg(door.path()).arg("-k").arg(sockets);
             server.args(SETTINGS.iter().flat_map(|setting| ["-c", setting]));
+            server.arg("-c").arg(format!("max_connections={MAX_CONNECTIONS}"));
             let mut supervisor = server
                 .stdin(Stdio::piped())
                 .stdout(log.try_clone().map_err(io_error("cannot use", &self.log))?)

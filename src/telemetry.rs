@@ -45,7 +45,10 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
         Some(path) => {
             let (lines, writing) = RollingFile::open(path, log.file_max_bytes, SystemTime::now())
                 .and_then(lines::write_to)
-                .map_err(|error| InvalidConfig::new("log.file", error))?;
+                .map_err(|error| {
+                    let why = format!("cannot write {}: {error}", path.display());
+                    InvalidConfig::new("log.file", why)
+                })?;
             (BoxMakeWriter::new(move || lines.clone()), Some(writing))
         }
         None => (BoxMakeWriter::new(std::io::stderr), None),

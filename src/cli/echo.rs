@@ -3,15 +3,14 @@
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
-use tokio::net::TcpListener;
 
-use crate::config::Config;
 use crate::gateway::echo;
 use crate::http::{self, ServerOptions};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::telemetry;
+
+use super::Common;
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
@@ -24,15 +23,15 @@ pub struct EchoArgs {
     /// Where to listen, IP:PORT; port 0 takes any free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
     address: SocketAddr,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Serves until a signal comes.
 pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
-    let config = Config::load(None, [])?;
+    let config = args.common.load([])?;
     let _logging = telemetry::start_logging(&config.log)?;
-    let listener = TcpListener::bind(args.address)
-        .await
-        .with_context(|| format!("cannot listen on {}", args.address))?;
+    let listener = super::listen(args.address, "--address").await?;
     let address = listener.local_addr()?;
     let lifecycle = Lifecycle::default();
     let options = ServerOptions {

@@ -1,7 +1,6 @@
 //! `merch-store gateway`: backends behind one address.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{BackendUrl, Config, InvalidConfig};
+use crate::config::{self, BackendUrl, Config, InvalidConfig};
 use crate::gateway::Gateway;
 use crate::gateway::admin::{self, Admin, Reload, Token};
 use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
@@ -19,9 +18,8 @@ use crate::lifecycle::{Ended, Lifecycle};
 use crate::limits::Limiter;
 use crate::telemetry;
 
-use super::limits;
-use super::reload;
 use super::serve::{keep_metrics, raise_file_limit};
+use super::{Common, limits, listen, reload};
 
 /// Flags of `gateway`.
 #[derive(Args, Debug)]
@@ -37,9 +35,14 @@ pub struct GatewayArgs {
     /// A server to pass requests on to, http://host:port; once for each [gateway.backends].
     #[arg(long = "backend", value_name = "URL")]
     backends: Vec<String>,
-    /// Read settings from this TOML file.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Where a gateway will serve: connections wait until it does.
+pub(super) struct Doors {
+    gateway: TcpListener,
+    admin: Option<TcpListener>,
 }
 
 /// A gateway that serves.
@@ -76,34 +79,53 @@ impl GatewayArgs {
         let address = self.address.map(|address| ("gateway.address", address.to_string()));
         let backends =
             (!self.backends.is_empty()).then(|| ("gateway.backends", self.backends.join(",")));
-        Config::load(self.config.as_deref(), address.into_iter().chain(backends))
+        self.common.load(address.into_iter().chain(backends))
+    }
+}
+
+impl Doors {
+    /// Takes the addresses that `settings` name.
+    pub(super) async fn open(settings: &config::Gateway) -> anyhow::Result<Doors> {
+        let gateway = listen(settings.address, "--address or gateway.address").await?;
+        let admin = match settings.admin.address {
+            Some(address) => Some(listen(address, "gateway.admin.address").await?),
+            None => None,
+        };
+        Ok(Doors { gateway, admin })
     }
 }
 
 impl Server {
     /// Starts everything that `config` asks for; requests are answered when this returns.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
-        telemetry::metrics();
-        let settings = &config.gateway;
         anyhow::ensure!(
-            !settings.backends.is_empty(),
+            !config.gateway.backends.is_empty(),
             "there is no backend; name them with --backend http://host:port or in gateway.backends"
         );
-        let listener = TcpListener::bind(settings.address)
-            .await
-            .with_context(|| format!("cannot listen on {} (gateway.address)", settings.address))?;
-        let address = listener.local_addr()?;
-        let (reloads_sender, reloads) = mpsc::channel(1);
-        let admin_listener =
-            match settings.admin.address {
-                Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-                    format!("cannot listen on {address} (gateway.admin.address)")
-                })?),
-                None => None,
-            };
-        let admin = admin_listener.as_ref().map(TcpListener::local_addr).transpose()?;
+        Server::start_behind(Doors::open(&config.gateway).await?, config).await
+    }
 
+    /// The same behind `doors` that are open already.
+    pub(super) async fn start_behind(doors: Doors, config: &Config) -> anyhow::Result<Server> {
         let lifecycle = Lifecycle::default();
+        let started = Server::assemble(doors, config, lifecycle.clone()).await;
+        if started.is_err() {
+            // Tasks that run already must not cry over their own end.
+            lifecycle.end();
+        }
+        started
+    }
+
+    async fn assemble(
+        doors: Doors,
+        config: &Config,
+        lifecycle: Lifecycle,
+    ) -> anyhow::Result<Server> {
+        telemetry::metrics();
+        let settings = &config.gateway;
+        let address = doors.gateway.local_addr()?;
+        let admin = doors.admin.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (reloads_sender, reloads) = mpsc::channel(1);
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
         let upstreams =
             Upstreams::start(&settings.backends, &settings.upstream, system_lookup(), &lifecycle)
@@ -112,16 +134,10 @@ impl Server {
         let limits = limits::of_gateway(config, &lifecycle)?;
         let limiter = limits.gate.limiter().clone();
         let shutdown = &config.shutdown;
-        Gateway::new(
-            settings,
-            shutdown,
-            limits.gate,
-            upstreams.clone(),
-            budget,
-            lifecycle.clone(),
-        )?
-        .start(listener)?;
-        if let (Some(listener), Some(token)) = (admin_listener, &settings.admin.token) {
+        Gateway::new(settings, shutdown, limits.gate, upstreams.clone(), budget, lifecycle.clone())
+            .context("gateway.tls_certificate and gateway.tls_key")?
+            .start(doors.gateway)?;
+        if let (Some(listener), Some(token)) = (doors.admin, &settings.admin.token) {
             let admin = Admin {
                 upstreams: upstreams.clone(),
                 limits: limits.own,

@@ -18,9 +18,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use tokio::net::TcpListener;
 
-use crate::config::Config;
+use crate::config::{Config, InvalidConfig};
 use crate::telemetry;
 
 /// A company's internal merch shop: coins, thanks and hoodies.
@@ -88,13 +90,13 @@ impl Common {
     fn load(
         &self,
         flags: impl IntoIterator<Item = (&'static str, String)>,
-    ) -> anyhow::Result<Config> {
+    ) -> Result<Config, InvalidConfig> {
         let data_dir = self.data_dir.as_ref().map(|path| path.display().to_string());
         let common = [
             data_dir.map(|path| ("data_dir", path)),
             self.database_url.clone().map(|url| ("database.url", url)),
         ];
-        Ok(Config::load(self.config.as_deref(), common.into_iter().flatten().chain(flags))?)
+        Config::load(self.config.as_deref(), common.into_iter().flatten().chain(flags))
     }
 
     /// The settings for a command that is not a server: it logs only what went wrong.
@@ -108,6 +110,12 @@ impl Common {
         let _to_standard_error = telemetry::start_logging(&config.log)?;
         Ok(config)
     }
+}
+
+/// Listens on `address`, of which `setting` is what an operator can change.
+async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await;
+    listener.with_context(|| format!("cannot listen on {address}; give another one as {setting}"))
 }
 
 /// What a browser on this machine calls a server that listens on `address`.

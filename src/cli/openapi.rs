@@ -45,7 +45,7 @@ enum Format {
 pub fn run(args: OpenapiArgs) -> anyhow::Result<ExitCode> {
     let (document, base_url) = match args.api {
         Api::Shop => (http::openapi(), "http://localhost:8080"),
-        Api::Admin => (admin::openapi(), "http://localhost:9000"),
+        Api::Admin => (admin::openapi(), "http://localhost:8001"),
     };
     let text = match args.format {
         Format::Openapi => document.to_pretty_json()?,

@@ -13,6 +13,11 @@ use crate::telemetry;
 
 use super::limits;
 
+/// What a running gateway can change, as `config/default.toml` has it, too. Everything else
+/// waits for the next start.
+const RELOADED: &str = "gateway.backends, gateway.upstream but its retry_budget, \
+                        limits.capacity, limits.rate_per_sec, log.level";
+
 /// Reads the settings with `load` each time it is asked to, until `lifecycle` ends. Settings
 /// that cannot be are told to whoever asked, and everything stays as it was.
 pub async fn keep_reloading(
@@ -34,7 +39,7 @@ pub async fn keep_reloading(
             Err(error) => Err(error),
         };
         match &reloaded {
-            Ok(()) => tracing::info!("the settings were read again"),
+            Ok(()) => tracing::info!("the settings were read again; in force now: {RELOADED}"),
             Err(error) => tracing::error!(%error, "the settings are kept as they were"),
         }
         if let Some(answer) = answer {
@@ -44,9 +49,7 @@ pub async fn keep_reloading(
     }
 }
 
-/// What a running gateway can change: its backends, how they are picked and watched, the limit
-/// of clients without one of their own, and the log's level. Everything else waits for the
-/// next start.
+/// Puts in force what [`RELOADED`] names.
 async fn put_in_force(
     config: &Config,
     upstreams: &Upstreams,

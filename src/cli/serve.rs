@@ -9,7 +9,6 @@ use anyhow::Context;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
@@ -24,9 +23,8 @@ use crate::lifecycle::{Ended, Lifecycle};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
 
-use super::Common;
 use super::database::{OwnDatabase, spinner};
-use super::limits;
+use super::{Common, limits, listen};
 
 /// How long to wait at start for a database that is starting itself.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
@@ -134,9 +132,7 @@ impl Server {
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
         telemetry::metrics();
         // Before the database: a port that is taken should not cost a minute.
-        let listener = TcpListener::bind(config.http.address)
-            .await
-            .with_context(|| format!("cannot listen on {} (http.address)", config.http.address))?;
+        let listener = listen(config.http.address, "--address or http.address").await?;
         let address = listener.local_addr()?;
 
         let (mut options, secret, own) = match (&config.database.url, &config.auth.jwt_secret) {
@@ -254,7 +250,8 @@ impl Server {
     }
 }
 
-/// A connection is an open file: allows as many as the system lets us have.
+/// A connection is an open file: allows as many as the system lets us have, and warns if those
+/// are too few for the `connections` that the setting `key` comes to.
 pub(super) fn raise_file_limit(key: &'static str, connections: usize) {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
@@ -262,8 +259,9 @@ pub(super) fn raise_file_limit(key: &'static str, connections: usize) {
         Ok(()) => limit.maximum,
         Err(_) => limit.current,
     };
-    if current.is_some_and(|files| files < connections as u64 + 100) {
-        tracing::warn!(files = current, connections, "{key} is beyond `ulimit -n`");
+    let needed = connections as u64 + 100;
+    if current.is_some_and(|files| files < needed) {
+        tracing::warn!(files = current, needed, "`ulimit -n` is too low for {key}");
     }
 }
 

@@ -20,17 +20,22 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::lifecycle::Ended;
+use crate::private_postgres::MAX_CONNECTIONS;
 use crate::storage::DatabaseOptions;
 use crate::telemetry;
 
-use super::database::OwnDatabase;
+use super::database::{OwnDatabase, spinner};
 use super::serve::raise_file_limit;
 use super::{Common, gateway};
 
 use replica::Replica;
 
-/// As many as the private PostgreSQL has connections for.
+/// More than anybody has to see; the private PostgreSQL has connections for them.
 const MOST_REPLICAS: i64 = 16;
+
+/// Connections that replicas must leave to the gateway, to tools, and to those that a killed
+/// replica leaves behind for a moment.
+const OTHER_CONNECTIONS: u32 = 30;
 
 /// What a replica may take to end besides its own waits: closing its connections.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -63,9 +68,12 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     let mut config = args.common.load(address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
+    // Before the database: an address that is taken should not cost a minute.
+    let doors = gateway::Doors::open(&config.gateway).await?;
 
     let mut own = None;
     if config.database.url.is_none() {
+        check_connections(args.replicas, config.database.max_connections.get())?;
         let database = own.insert(OwnDatabase::start(&config.data_dir).await?);
         config.database.url = Some(database.postgres.url().into());
         if config.auth.jwt_secret.is_none() {
@@ -73,15 +81,18 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         }
     }
     let mut replicas = Vec::new();
+    let progress = spinner("starting replicas");
     for number in 1..=args.replicas {
+        progress.set_message(format!("starting replica {number} of {}", args.replicas));
         let name = format!("replica-{number}");
         let command = serve_command(&config, args.common.config.as_deref(), &name)?;
         replicas.push(Replica::start(name, command).await?);
     }
+    progress.finish_and_clear();
 
     let backends = replicas.iter().map(|it| format!("http://{}", it.address()).parse());
     config.gateway.backends = backends.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
-    let server = gateway::Server::start(&config).await?;
+    let server = gateway::Server::start_behind(doors, &config).await?;
     server.lifecycle().end_on_signals()?;
     super::print(&banner(&config, &server, &replicas, own.as_ref())?)?;
 
@@ -119,6 +130,19 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     }
     tracing::info!("everything stopped");
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether so many replicas with pools of `pool` connections fit the private PostgreSQL.
+fn check_connections(replicas: u16, pool: u32) -> anyhow::Result<()> {
+    // One more is the writer's.
+    let needed = u64::from(replicas) * (u64::from(pool) + 1);
+    let there = MAX_CONNECTIONS - OTHER_CONNECTIONS;
+    anyhow::ensure!(
+        needed <= u64::from(there),
+        "{replicas} replicas with {pool} + 1 connections each need {needed}, and the private \
+         PostgreSQL has {there} for them; lower --replicas or database.max_connections"
+    );
+    Ok(())
 }
 
 /// This program as the replica `name`, on the database and with the secret that `config` has.
@@ -179,4 +203,19 @@ fn banner(
         (None, None) => String::new(),
     });
     Ok(lines.join("\n") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_replicas_as_there_may_be_fit_the_private_postgresql() {
+        let pool = Config::load(None, []).unwrap().database.max_connections.get();
+        assert!(check_connections(MOST_REPLICAS as u16, pool).is_ok());
+        assert!(check_connections(3, 55).is_ok());
+        let error = check_connections(3, 56).unwrap_err().to_string();
+        assert!(error.contains("171") && error.contains("database.max_connections"), "{error}");
+        assert!(check_connections(1, u32::MAX).is_err());
+    }
 }

@@ -28,11 +28,11 @@ pub struct Tls {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidCertificate {
     /// A file is not there, or holds something else.
-    #[error("cannot read {0}: {1}")]
-    Unreadable(PathBuf, #[source] rustls::pki_types::pem::Error),
+    #[error("cannot read {0} as PEM: {1}")]
+    Unreadable(PathBuf, rustls::pki_types::pem::Error),
     /// The certificate and the key do not belong together, or are of no known kind.
     #[error("cannot use {0} with {1}: {2}")]
-    Unusable(PathBuf, PathBuf, #[source] rustls::Error),
+    Unusable(PathBuf, PathBuf, rustls::Error),
 }
 
 /// When both files were changed last.

@@ -32,7 +32,7 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
-    /// Whether requests are told where they come from, as a [`Peer`].
+    /// Whether requests are told where they come from, as a `Peer`.
     pub tell_peer: bool,
 }
 

@@ -112,7 +112,11 @@ impl Link {
                         () = self.watch() => {}
                     }
                 }
-                Err(why) => tracing::debug!(why, "Redis is away"),
+                // Not found at the start, and so nobody was told yet.
+                Err(why) if failures == 0 => {
+                    tracing::warn!(why, "Redis is away: buckets are this process's own");
+                }
+                Err(why) => tracing::debug!(why, "Redis is still away"),
             }
             sleep(pause(failures, rand::random())).await;
             failures += 1;

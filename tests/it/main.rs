@@ -33,3 +33,4 @@ mod seed;
 mod send_coin;
 mod structure;
 mod tokens;
+mod up;

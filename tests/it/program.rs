@@ -218,6 +218,7 @@ async fn every_command_has_help_with_examples() {
         &["openapi", "--help"],
         &["gateway", "--help"],
         &["echo", "--help"],
+        &["up", "--help"],
     ] {
         let output = command(arguments).output().await.unwrap();
         let said = String::from_utf8(output.stdout).unwrap();

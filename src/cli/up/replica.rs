@@ -125,7 +125,8 @@ impl Process {
         timeout(START_DEADLINE, stdout.read_line(&mut line))
             .await
             .context("it does not serve")??;
-        let address = line.trim().parse().context("it ended at its start; its log says why")?;
+        let address = line.trim().parse().ok();
+        let address = address.context("it ended at its start; what it said is above")?;
         Ok(Process { child, leash, address, pid, _stdout: stdout })
     }
 

@@ -20,8 +20,9 @@ pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
 
 /// Read the configuration again.
 ///
-/// Backends, how they are picked, the limit of clients without one of their own, and the log's
-/// level change at once; everything else waits for the next start.
+/// In force at once: `gateway.backends`, `gateway.upstream` but its `retry_budget`,
+/// `limits.capacity`, `limits.rate_per_sec` and `log.level`. Everything else waits for the next
+/// start. What was added over this API stays.
 #[utoipa::path(
     post, path = "/reload", tag = "operations", operation_id = "reload",
     responses(

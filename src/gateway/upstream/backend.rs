@@ -20,7 +20,7 @@ pub struct Backend {
     authority: String,
     pub(super) latency: Latency,
     in_flight: AtomicU32,
-    /// Set when it takes no new requests, for good.
+    /// Set when it takes no new requests.
     closed: AtomicBool,
     /// Set while failures are counted against it, so that other answers need not look.
     suspected: AtomicBool,
@@ -95,6 +95,11 @@ impl Backend {
     pub(super) fn close(&self) -> bool {
         self.closed.store(true, Ordering::SeqCst);
         self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Takes requests again, unless it was dismissed.
+    pub(super) fn reopen(&self) {
+        self.closed.store(self.is_gone(), Ordering::SeqCst);
     }
 
     /// Takes no more requests, and is forgotten by everybody who waits for that.

@@ -18,8 +18,8 @@ use super::table::{Entry, Job, Source, SourceId, Table};
 pub struct Arrival {
     /// Whether the configuration names it.
     pub configured: bool,
-    /// Whether its backends are believed to be well until they show otherwise: only at the
-    /// start, when there is nobody else to serve the first requests.
+    /// Whether its backends are believed to be well until they show otherwise: only when
+    /// there is nobody else to serve requests, as at the start.
     pub presumed: bool,
 }
 
@@ -52,7 +52,7 @@ impl Table {
         now: Instant,
     ) -> Result<(), AddError> {
         let name = origin.name();
-        let is_here = |entry: &Entry| entry.backend.name() == name;
+        let is_here = |entry: &Entry| entry.backend.name() == name && !entry.draining;
         if self.sources.iter().any(|source| source.origin.name() == name)
             || self.entries.iter().any(is_here)
         {
@@ -68,14 +68,21 @@ impl Table {
         }
         let configured = arrival.configured;
         self.sources.push(Source { id, origin, configured, left_out: Vec::new(), gone });
-        self.set_addresses(id, addresses, arrival.presumed, now);
+        self.join_new(id, addresses, arrival.presumed, now);
         Ok(())
     }
 
-    /// The host name `id` leads to `addresses` now: new ones join, those that are missing
-    /// are drained. Whether anything changed.
+    /// The host name `id` leads to `addresses` now: those that are missing are drained, new
+    /// ones join, at once if there is nobody else. Whether anything changed.
     pub fn resolved(&mut self, id: SourceId, addresses: &[SocketAddr], now: Instant) -> bool {
-        self.set_addresses(id, addresses, false, now)
+        let drained = self.drain_missing(id, addresses);
+        let presumed = !self.has_available();
+        self.join_new(id, addresses, presumed, now) || drained
+    }
+
+    /// Whether there is a backend that would be picked for being well.
+    pub fn has_available(&self) -> bool {
+        self.entries.iter().any(Entry::is_available)
     }
 
     /// Gives the backend `name`, or all those of the host name `name`, no more requests.
@@ -100,13 +107,13 @@ impl Table {
 
     /// Goes on with other settings and other configured backends. Those that are named no
     /// more are drained; those that were added at runtime stay. The new ones are left for
-    /// the caller to look up and add.
+    /// the caller to add.
     pub fn reconfigure(
         &mut self,
         options: Arc<config::Upstream>,
         origins: &[BackendUrl],
         now: Instant,
-    ) -> Vec<BackendUrl> {
+    ) {
         self.options = options;
         self.tick(now);
         let named = |source: &Source| {
@@ -128,6 +135,10 @@ impl Table {
             // It was here a moment ago, under the same lock.
             let _ = self.drain(&name);
         }
+    }
+
+    /// Those of `origins` that are not here.
+    pub fn unknown(&self, origins: &[BackendUrl]) -> Vec<BackendUrl> {
         let is_new = |origin: &&BackendUrl| {
             !self.sources.iter().any(|source| source.origin.name() == origin.name())
         };
@@ -152,7 +163,18 @@ impl Table {
         std::mem::take(&mut self.jobs)
     }
 
-    fn set_addresses(
+    /// Drains backends of the source `id` that are not in `addresses`; whether there were any.
+    fn drain_missing(&mut self, id: SourceId, addresses: &[SocketAddr]) -> bool {
+        let mut changed = false;
+        let of_source = self.entries.iter_mut().filter(|entry| entry.source == id);
+        for entry in of_source.filter(|entry| !addresses.contains(&entry.backend.address())) {
+            changed |= !std::mem::replace(&mut entry.draining, true);
+        }
+        changed
+    }
+
+    /// Lets those of `addresses` in that are not here; whether there were any.
+    fn join_new(
         &mut self,
         id: SourceId,
         addresses: &[SocketAddr],
@@ -166,12 +188,16 @@ impl Table {
         let (origin, left_out) = (source.origin.clone(), source.left_out.clone());
 
         let mut changed = false;
-        let of_source = self.entries.iter_mut().filter(|entry| entry.source == id);
-        for entry in of_source.filter(|entry| !addresses.contains(&entry.backend.address())) {
-            changed |= !std::mem::replace(&mut entry.draining, true);
-        }
         for address in addresses.iter().filter(|address| !left_out.contains(address)) {
-            if self.entries.iter().any(|entry| entry.backend.address() == *address) {
+            let mut here = self.entries.iter_mut();
+            if let Some(entry) = here.find(|entry| entry.backend.address() == *address) {
+                if entry.draining {
+                    // Back before it was gone.
+                    entry.backend.reopen();
+                    (entry.draining, entry.source) = (false, id);
+                    (entry.origin, entry.weight) = (origin.name(), origin.weight);
+                    changed = true;
+                }
                 continue;
             }
             if self.entries.len() >= MAX_BACKENDS {

@@ -22,6 +22,7 @@ mod supervise;
 mod table;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -105,7 +106,8 @@ impl Upstreams {
             version: watch::Sender::new(0),
             wake: Notify::new(),
         }));
-        upstreams.arrive(backends.to_vec(), true).await;
+        let found = upstreams.look_up_all(backends.to_vec()).await;
+        upstreams.change(|table, now| arrive(table, found, true, now));
         let supervising = supervise::supervise(upstreams.clone(), lifecycle.clone());
         lifecycle.spawn("upstreams", supervising);
         upstreams
@@ -171,15 +173,21 @@ impl Upstreams {
     }
 
     /// Goes on with changed settings: configured backends that are named no more are
-    /// drained, new ones join, and what was added at runtime stays.
+    /// drained, new ones join, and what was added at runtime stays. There is no moment
+    /// without anybody in between; if only new ones are left, they get requests at once.
     pub async fn reconfigure(&self, backends: &[BackendUrl], options: &config::Upstream) {
         let options = Arc::new(options.clone());
-        let new = self.change(|table, now| table.reconfigure(options, backends, now));
-        self.arrive(new, false).await;
+        let new = self.table().unknown(backends);
+        let found = self.look_up_all(new).await;
+        self.change(|table, now| {
+            table.reconfigure(options, backends, now);
+            let presumed = !table.has_available();
+            arrive(table, found, presumed, now);
+        });
     }
 
-    /// Adds configured backends, after looking all of them up at once.
-    async fn arrive(&self, origins: Vec<BackendUrl>, presumed: bool) {
+    /// Looks all of them up at once; an empty list is what leads nowhere yet.
+    async fn look_up_all(&self, origins: Vec<BackendUrl>) -> Vec<(BackendUrl, Vec<SocketAddr>)> {
         let mut lookups = tokio::task::JoinSet::new();
         for (at, origin) in origins.into_iter().enumerate() {
             let upstreams = self.clone();
@@ -188,18 +196,14 @@ impl Upstreams {
         let mut found = lookups.join_all().await;
         // In the order in which they were written, not that of the answers.
         found.sort_by_key(|(at, ..)| *at);
-        for (_, addresses, origin) in found {
+        let found = found.into_iter().map(|(_, addresses, origin)| {
             let addresses = addresses.unwrap_or_else(|error| {
                 tracing::warn!(source = origin.name(), %error, "cannot look up backends; trying again");
                 Vec::new()
             });
-            let arrival = Arrival { configured: true, presumed };
-            let name = origin.name();
-            let added = self.change(|table, now| table.add(origin, &addresses, arrival, now));
-            if let Err(error) = added {
-                tracing::warn!(backend = name, %error, "a configured backend was not added");
-            }
-        }
+            (origin, addresses)
+        });
+        found.collect()
     }
 
     fn failed(&self, backend: &Backend, cause: Cause) {
@@ -227,6 +231,22 @@ impl Upstreams {
     /// Nothing panics while it has the table, so it is never left half-changed.
     fn table(&self) -> MutexGuard<'_, Table> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Adds configured backends, each with the addresses that it leads to.
+fn arrive(
+    table: &mut Table,
+    found: Vec<(BackendUrl, Vec<SocketAddr>)>,
+    presumed: bool,
+    now: Instant,
+) {
+    let arrival = Arrival { configured: true, presumed };
+    for (origin, addresses) in found {
+        let name = origin.name();
+        if let Err(error) = table.add(origin, &addresses, arrival, now) {
+            tracing::warn!(backend = name, %error, "a configured backend was not added");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod failures;
 mod heads;
 mod limits;
 mod observe;
+mod operation;
 mod program;
 mod replicas;
 mod retries;

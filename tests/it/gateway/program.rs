@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use reqwest::Client;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpListener;
 use tokio::process::{Child, ChildStdout};
 
 use crate::support::backend::nobody;
@@ -68,15 +69,36 @@ async fn a_gateway_without_a_file_passes_requests_on_to_its_backends_in_turn() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_cannot_start_says_why() {
-    for (arguments, said) in [
-        (&["gateway"][..], "--backend"),
-        (&["gateway", "--backend", "localhost"], "gateway.backends"),
+async fn what_cannot_start_says_why_and_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let no_pem = tempfile::NamedTempFile::new().unwrap();
+    let no_pem = no_pem.path().to_str().unwrap();
+    let gateway = ["gateway", "--address", "127.0.0.1:0", "--backend", "http://127.0.0.1:1"];
+    let with = |arguments: [&'static str; 2]| [&gateway[..], &arguments].concat();
+    let certificate = ("MERCH__GATEWAY__TLS_CERTIFICATE", no_pem);
+    let key = ("MERCH__GATEWAY__TLS_KEY", no_pem);
+    let redis = |url| ("MERCH__LIMITS__REDIS_URL", url);
+    let admin = ("MERCH__GATEWAY__ADMIN__ADDRESS", "127.0.0.1:0");
+    for (arguments, environment, said) in [
+        (vec!["gateway"], vec![], "--backend"),
+        (vec!["gateway", "--backend", "localhost"], vec![], "gateway.backends"),
+        (gateway.to_vec(), vec![certificate, key], "gateway.tls_certificate"),
+        (gateway.to_vec(), vec![certificate], "gateway.tls_key"),
+        (gateway.to_vec(), vec![admin], "`openssl rand -hex 32`"),
+        (gateway.to_vec(), vec![redis("localhost:6379")], "redis://host:6379/0"),
+        (gateway.to_vec(), vec![("MERCH__LOG__FILE", "/no/such/folder")], "/no/such/folder"),
+        (with(["--database-url", "mysql://shop"]), vec![], "database.url"),
+        (with(["--config", "no-such-file.toml"]), vec![], "no-such-file.toml"),
+        (vec!["echo", "--address", &taken], vec![], "--address"),
+        (vec!["echo", "--config", "no-such-file.toml"], vec![], "no-such-file.toml"),
+        (vec!["gateway", "--address", &taken, "--backend", "http://a"], vec![], "--address"),
     ] {
-        let output = command(arguments).output().await.unwrap();
+        let output = command(&arguments).envs(environment).output().await.unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{error}");
-        assert!(error.contains(said), "{error}");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {error}");
+        assert!(error.contains(said), "{arguments:?}: {error}");
+        assert!(!error.contains("a task died"), "{arguments:?}: {error}");
     }
 }
 

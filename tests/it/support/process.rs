@@ -15,6 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What stands before a program's URL in its banner, and how the banner's last line begins.
 const SHOP: (&str, &str) = ("  shop  ", "\n  data  ");
 const GATEWAY: (&str, &str) = ("  gateway   ", "\n  admin  ");
+const UP: (&str, &str) = ("  gateway    ", "\n  data  ");
 
 /// A program that serves in a process of its own; killed with this.
 pub struct Process {
@@ -63,6 +64,14 @@ impl Process {
         command.args(arguments);
         command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
         Process::start(command, GATEWAY).await
+    }
+
+    /// Starts `merch-store up` with `arguments` on a free port and waits until it serves.
+    pub async fn up(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = command(&["up", "--address", "127.0.0.1:0"]);
+        command.args(arguments);
+        command.env("MERCH__LOG__LEVEL", "error").envs(environment.iter().copied());
+        Process::start(command, UP).await
     }
 
     async fn start(mut command: Command, (url, last): (&str, &str)) -> Process {
@@ -140,6 +149,24 @@ pub fn send_signal(signal: &str, pid: i32) {
 pub fn postmaster_pid(path: &Path) -> Option<i32> {
     let pid_file = std::fs::read_to_string(path.join("postgres/postmaster.pid")).ok()?;
     pid_file.lines().next()?.parse().ok()
+}
+
+/// The processes that process `pid` started, and those that they started.
+pub fn descendants(pid: i32) -> Vec<i32> {
+    let ps = std::process::Command::new("ps").args(["-e", "-o", "pid=,ppid="]).output().unwrap();
+    let text = String::from_utf8(ps.stdout).unwrap();
+    let pairs = text.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(|number| number.parse().unwrap());
+        Some((numbers.next()?, numbers.next()?))
+    });
+    let pairs: Vec<(i32, i32)> = pairs.collect();
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(&parent) = found.get(at) {
+        found.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(child, _)| child));
+        at += 1;
+    }
+    found.split_off(1)
 }
 
 /// Whether process `pid` is there.

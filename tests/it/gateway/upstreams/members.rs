@@ -201,3 +201,37 @@ async fn changed_settings_drain_who_is_not_named_any_more_and_keep_who_was_added
     assert_eq!(pick(&upstreams, B).backend.id(), kept);
     assert_eq!(upstreams.status()[0].weight, 7);
 }
+
+#[tokio::test]
+async fn settings_that_name_only_new_backends_leave_nobody_without_one() {
+    let upstreams = start(&unasked(&[A])).await;
+    let under_way = pick(&upstreams, A);
+    // Asked for the first time in an hour.
+    let mut changed = options(&[format!("http://{B}"), format!("http://{C}")]);
+    changed.upstream.health.interval = std::time::Duration::from_secs(3600);
+    upstreams.reconfigure(&changed.backends, &changed.upstream).await;
+    assert!(is_picked(&upstreams, B) && is_picked(&upstreams, C) && !is_picked(&upstreams, A));
+
+    // Back before it was gone, as it was.
+    let before = unasked(&[A]);
+    upstreams.reconfigure(&before.backends, &before.upstream).await;
+    assert_eq!(pick(&upstreams, A).backend.id(), under_way.backend.id());
+    assert!(!is_picked(&upstreams, B) && !is_picked(&upstreams, C));
+    drop(under_way);
+    assert!(is_picked(&upstreams, A));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_leads_elsewhere_altogether_leaves_nobody_without_a_backend() {
+    let directory = Names::default();
+    directory.lead_to(&[A.parse().unwrap()]);
+    let mut asked = options(&["http://shop:80".to_owned()]);
+    asked.upstream.health.interval = std::time::Duration::from_secs(3600);
+    let upstreams = start_with(&asked, directory.lookup()).await;
+    directory.lead_to(&[B.parse().unwrap()]);
+    until(&upstreams, "the other address is here", |_| {
+        let picked = upstreams.pick(&[]).expect("there is always one");
+        picked.backend.name() == B
+    })
+    .await;
+}
