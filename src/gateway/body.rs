@@ -7,37 +7,36 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::answer::Refusal;
 use super::client::Connection;
 use super::observe::Record;
 
 /// How long to wait for a backend's `100 Continue`; many servers send none.
 const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The largest body that is kept in case it must be sent again, in bytes: as much as a
-/// request's head may take. Bodies that ask for something to be done once are far smaller.
-const KEPT_LIMIT: usize = 16 * 1024;
+/// The largest body that is waited for, or kept in case it must be sent again, in bytes: as much as a request's head may take. Bodies
+/// that ask for something to be done once are far smaller.
+const SMALL: u64 = 16 * 1024;
 
 /// A request's body on its way to a backend.
 #[derive(Debug)]
 pub enum RequestBody {
     /// There is none.
     Empty,
+    /// It is small, and all of it is here.
+    Whole(Bytes),
     /// It is passed on as it comes.
     Streamed(Box<Streamed>),
-    /// What was kept of one that had come to its end.
-    Kept(Bytes),
 }
 
 /// A body as the client sends it.
 #[derive(Debug)]
 pub struct Streamed {
     incoming: Incoming,
-    /// What came of it before a backend asked.
-    first: Option<Option<Result<Frame<Bytes>, hyper::Error>>>,
     /// Bytes that may still come.
     left: u64,
     upload: Upload,
@@ -81,12 +80,26 @@ pub enum Stalled {
 }
 
 impl RequestBody {
-    /// Passes `incoming` on, at most `limit` bytes of it. If the client `expects_continue`,
-    /// only once the backend wants it.
-    pub fn new(incoming: Incoming, limit: u64, expects_continue: bool) -> RequestBody {
-        if incoming.is_end_stream() {
-            return RequestBody::Empty;
-        }
+    /// What comes as `incoming`. A small body is waited for, `patience` at most, before anybody
+    /// is asked: it leaves in one write with its head, can be sent again, and a client that is
+    /// slow with it keeps no backend waiting.
+    pub async fn take(mut incoming: Incoming, patience: Duration) -> Result<RequestBody, Refusal> {
+        let mut whole = BytesMut::new();
+        let taking = poll_fn(|cx| {
+            while let Some(frame) = ready!(Pin::new(&mut incoming).poll_frame(cx)) {
+                let frame = frame.map_err(|_| Refusal::BodyBroken)?;
+                // Trailers say nothing that anybody has to know (RFC 9110, 6.5.1).
+                whole.extend_from_slice(frame.data_ref().map_or(&[], |data| &**data));
+            }
+            Poll::Ready(Ok(()))
+        });
+        timeout(patience, taking).await.unwrap_or(Err(Refusal::BodyTimeout))?;
+        Ok(RequestBody::Whole(whole.freeze()))
+    }
+
+    /// Passes `incoming` on as it comes, at most `limit` bytes of it. If the client
+    /// `expects_continue`, only once the backend wants it.
+    pub fn stream(incoming: Incoming, limit: u64, expects_continue: bool) -> RequestBody {
         let progress = Progress {
             since: Instant::now(),
             ended: false,
@@ -97,38 +110,16 @@ impl RequestBody {
         };
         RequestBody::Streamed(Box::new(Streamed {
             incoming,
-            first: None,
             left: limit,
             upload: Upload(Arc::new(Mutex::new(progress))),
             gate: expects_continue.then(|| Box::pin(sleep(CONTINUE_PATIENCE))),
         }))
     }
 
-    /// Takes the beginning of it if that is here already, as it is with small bodies: they
-    /// leave together with the head then, in one write instead of two.
-    pub async fn take_first(&mut self) {
-        let RequestBody::Streamed(body) = self else { return };
-        if body.gate.is_some() {
-            return;
-        }
-        let mut asked = false;
-        body.first = poll_fn(|cx| match Pin::new(&mut body.incoming).poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Some(frame)),
-            Poll::Pending if asked => Poll::Ready(None),
-            Poll::Pending => {
-                // hyper hands over what it has read once it was asked, and has run again.
-                asked = true;
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-        })
-        .await;
-    }
-
     /// Where to look how it is getting on; nowhere if there is nothing to wait for.
     pub fn upload(&self) -> Option<Upload> {
         match self {
-            RequestBody::Empty | RequestBody::Kept(_) => None,
+            RequestBody::Empty | RequestBody::Whole(_) => None,
             RequestBody::Streamed(body) => Some(body.upload.clone()),
         }
     }
@@ -178,7 +169,7 @@ impl Progress {
         let kept = self.kept.take();
         self.kept = kept.zip(frame.data_ref()).and_then(|(mut kept, data)| {
             kept.extend_from_slice(data);
-            (kept.len() <= KEPT_LIMIT).then_some(kept)
+            (kept.len() as u64 <= SMALL).then_some(kept)
         });
     }
 }
@@ -193,10 +184,7 @@ impl Streamed {
             self.gate = None;
             self.upload.progress().since = Instant::now();
         }
-        let polled = match self.first.take() {
-            Some(frame) => Poll::Ready(frame),
-            None => Pin::new(&mut self.incoming).poll_frame(cx),
-        };
+        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         let mut progress = self.upload.progress();
         progress.waits_for_client = polled.is_pending();
         let frame = ready!(polled);
@@ -223,13 +211,6 @@ impl Streamed {
         progress.fault = Some(fault);
         Poll::Ready(Some(Err(fault)))
     }
-
-    fn size_hint(&self) -> SizeHint {
-        let rest = self.incoming.size_hint();
-        let Some(Some(Ok(first))) = &self.first else { return rest };
-        let first = first.data_ref().map_or(0, |data| data.len() as u64);
-        rest.exact().map_or_else(SizeHint::default, |rest| SizeHint::with_exact(first + rest))
-    }
 }
 
 impl Body for RequestBody {
@@ -243,26 +224,31 @@ impl Body for RequestBody {
         match &mut *self {
             RequestBody::Empty => Poll::Ready(None),
             RequestBody::Streamed(body) => body.poll(cx),
-            RequestBody::Kept(bytes) if bytes.is_empty() => Poll::Ready(None),
-            RequestBody::Kept(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             RequestBody::Empty => true,
-            RequestBody::Streamed(body) => body.first.is_none() && body.incoming.is_end_stream(),
-            RequestBody::Kept(bytes) => bytes.is_empty(),
+            RequestBody::Streamed(body) => body.incoming.is_end_stream(),
+            RequestBody::Whole(bytes) => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Streamed(body) => body.size_hint(),
-            RequestBody::Kept(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            RequestBody::Streamed(body) => body.incoming.size_hint(),
+            RequestBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
+}
+
+/// Whether it is known that so little comes that it can be waited for.
+pub fn is_small(incoming: &Incoming) -> bool {
+    incoming.size_hint().exact().is_some_and(|length| length <= SMALL)
 }
 
 /// An answer's body on its way to the client, and what is written down when it is over.

@@ -22,6 +22,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -56,6 +57,9 @@ pub struct Pool {
     /// Those without a request, by the thread that they belong to; the one used last at the end.
     idle: Box<[Mutex<Idle>]>,
     open: AtomicUsize,
+    /// Room for bodies on their way: clients that are slow with theirs leave half of the
+    /// connections to everybody else.
+    uploads: Semaphore,
 }
 
 type Idle = VecDeque<Box<Connection>>;
@@ -104,7 +108,8 @@ impl Pool {
     /// No connections yet, to `address`.
     pub fn new(address: SocketAddr, options: ClientOptions) -> Pool {
         let idle = (0..workers::count()).map(|_| Mutex::default()).collect();
-        Pool { address, options, idle, open: AtomicUsize::new(0) }
+        let uploads = Semaphore::new(options.connections.div_ceil(2));
+        Pool { address, options, idle, open: AtomicUsize::new(0), uploads }
     }
 
     /// Sends `request`, which must be well-formed HTTP/1.1, and waits for the head of its
@@ -113,6 +118,13 @@ impl Pool {
         self: &Arc<Pool>,
         mut request: Request<RequestBody>,
     ) -> Result<(Response<Incoming>, Box<Connection>), Unanswered> {
+        let room = match request.body() {
+            RequestBody::Streamed(_) => self.uploads.try_acquire().map(Some),
+            RequestBody::Empty | RequestBody::Whole(_) => Ok(None),
+        };
+        let Ok(_room) = room else {
+            return Err(Unanswered { cause: Cause::Full, sent: false, request: Some(request) });
+        };
         while let Some(mut connection) = self.take() {
             match connection.send(request).await {
                 Ok(response) => return Ok((response, connection)),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
 use hyper::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
@@ -42,6 +43,8 @@ struct Copy {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    /// Its body, if that is whole.
+    whole: Option<Bytes>,
     /// Its body on the way, if it has one and may be repeated.
     upload: Option<Upload>,
 }
@@ -135,19 +138,25 @@ impl Copy {
             }
             upload.keep();
         }
+        let whole = match request.body() {
+            RequestBody::Whole(bytes) => Some(bytes.clone()),
+            RequestBody::Empty | RequestBody::Streamed(_) => None,
+        };
         Some(Copy {
             method: request.method().clone(),
             uri: request.uri().clone(),
             headers: request.headers().clone(),
+            whole,
             upload,
         })
     }
 
     /// The request once more, if all of its body is there.
     fn request(&self) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(match &self.upload {
-            None => RequestBody::Empty,
-            Some(upload) => RequestBody::Kept(upload.kept()?),
+        let mut request = Request::new(match (&self.whole, &self.upload) {
+            (Some(bytes), _) => RequestBody::Whole(bytes.clone()),
+            (None, Some(upload)) => RequestBody::Whole(upload.kept()?),
+            (None, None) => RequestBody::Empty,
         });
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();

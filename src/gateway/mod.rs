@@ -85,6 +85,7 @@ impl Gateway {
             trusted: Trusted::new(config.trusted_proxies.iter().map(|it| it.0).collect()),
             hidden: Paths::new(config.hidden_paths.clone()),
             body_limit: config.body_limit,
+            body_timeout: config.body_timeout,
             access_log: config.access_log,
         };
         let tls = match (&config.tls_certificate, &config.tls_key) {

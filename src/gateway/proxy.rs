@@ -2,6 +2,7 @@
 //! backend.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
@@ -14,7 +15,7 @@ use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 
 use super::answer::Refusal;
-use super::body::{RequestBody, ResponseBody};
+use super::body::{RequestBody, ResponseBody, is_small};
 use super::client::Connection;
 use super::forward::Forwarder;
 use super::forwarded::Trusted;
@@ -35,6 +36,8 @@ pub struct ProxyOptions {
     pub hidden: Paths,
     /// The largest body, in bytes.
     pub body_limit: u64,
+    /// How long a small body may take.
+    pub body_timeout: Duration,
     /// Whether each request gets a line in the log.
     pub access_log: bool,
 }
@@ -158,8 +161,13 @@ impl Proxy {
         if let Some((_, protocol)) = upgrade {
             headers::insert_upgrade(&mut head.headers, protocol.clone());
         }
-        let mut body = RequestBody::new(incoming, self.options.body_limit, expects);
-        body.take_first().await;
+        let body = if incoming.is_end_stream() {
+            RequestBody::Empty
+        } else if !expects && is_small(&incoming) {
+            RequestBody::take(incoming, self.options.body_timeout).await?
+        } else {
+            RequestBody::stream(incoming, self.options.body_limit, expects)
+        };
         let request = Request::from_parts(head, body);
         let (mut response, connection) = self.forwarder.forward(request, record).await?;
         response.headers_mut().entry(REQUEST_ID).or_insert_with(|| record.id.clone());

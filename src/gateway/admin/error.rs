@@ -44,8 +44,10 @@ pub enum AdminError {
     Limits(OwnLimitsError),
     /// The settings are as they were; the ones that were read cannot be.
     InvalidConfig(InvalidConfig),
-    /// A reload is under way, or nobody listens.
+    /// A reload is under way.
     Busy,
+    /// This gateway does not read its settings again.
+    NoReload,
     /// It took too long.
     Timeout,
     /// A defect; the log says more.
@@ -92,6 +94,7 @@ impl AdminError {
             AdminError::Busy
             | AdminError::Timeout
             | AdminError::Limits(OwnLimitsError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            AdminError::NoReload => StatusCode::NOT_IMPLEMENTED,
             AdminError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -113,6 +116,7 @@ impl AdminError {
             AdminError::MethodNotAllowed => "method_not_allowed",
             AdminError::BodyTooLarge => "body_too_large",
             AdminError::Busy => "busy",
+            AdminError::NoReload => "no_reload",
             AdminError::Timeout => "timeout",
             AdminError::Internal => "internal",
         }
@@ -136,6 +140,9 @@ impl AdminError {
             }
             AdminError::MethodNotAllowed => "this path does not know this method".into(),
             AdminError::BodyTooLarge => "the body is too large".into(),
+            AdminError::NoReload => {
+                "this gateway does not read its settings again; restart it to change them".into()
+            }
             AdminError::Busy => "the settings cannot be read now; try again shortly".into(),
             AdminError::Timeout => "this took too long; look before you try again".into(),
             AdminError::Internal => "something is broken here; it was logged".into(),

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
 
 use crate::config::InvalidConfig;
 
@@ -27,13 +28,20 @@ pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
     post, path = "/reload", tag = "operations", operation_id = "reload",
     responses(
         (status = NO_CONTENT, description = "The new settings are in force."),
+        (
+            status = NOT_IMPLEMENTED, body = ErrorResponse,
+            description = "One that `merch-store up` started; its settings wait for the next start."
+        ),
         (status = SERVICE_UNAVAILABLE, description = "Not now.", body = ErrorResponse),
         CommonErrors,
     ),
 )]
 pub async fn reload(State(admin): State<Arc<Admin>>) -> Result<StatusCode, AdminError> {
     let (answer, answered) = oneshot::channel();
-    admin.reloads.try_send(answer).map_err(|_| AdminError::Busy)?;
+    admin.reloads.try_send(answer).map_err(|error| match error {
+        TrySendError::Full(_) => AdminError::Busy,
+        TrySendError::Closed(_) => AdminError::NoReload,
+    })?;
     answered.await.map_err(|_| AdminError::Busy)??;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -202,7 +202,7 @@ async fn a_reload_is_answered_when_the_settings_are_in_force() {
     assert!(body["errors"].as_str().unwrap().contains("gateway.backends"), "{body}");
 
     desk.reloads.close();
-    assert_eq!(desk.asks("POST", "/reload", Value::Null).await.0, 503);
+    assert_eq!(desk.asks("POST", "/reload", Value::Null).await.0, 501);
 }
 
 #[tokio::test]

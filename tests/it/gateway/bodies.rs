@@ -184,6 +184,31 @@ async fn a_body_that_stands_still_is_cut_off() {
 }
 
 #[tokio::test]
+async fn slow_bodies_leave_room_for_everybody_else() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.backend_connections = 2.try_into().unwrap();
+    })
+    .await;
+    let head = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n";
+    let large = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let mut slow = Raw::connect(gateway.address).await;
+    slow.says(&large).await;
+    crate::support::eventually("it is on its way", async || backend.open() == 1).await;
+    let mut small = Raw::connect(gateway.address).await;
+    small.says(format!("{head}content-length: 2\r\n\r\n{{")).await;
+
+    assert_eq!(status(&gateway.answers(&large).await), 503);
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/").await, (200, "one".into()));
+    }
+    small.says("}").await;
+    assert_eq!(status(&small.hears().await), 200);
+    slow.says("0\r\n\r\n").await;
+    assert_eq!(status(&slow.hears().await), 200);
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_is_not_worked_for_any_more() {
     let backend = Backend::start(|_| Act::IsSilent).await;
     let gateway = TestGateway::before(&[&backend]).await;
