@@ -50,32 +50,32 @@ impl WriterTask {
         self.writer.close().await;
     }
 
-    /// Commits a batch and answers those who still wait.
+    /// Commits a batch and answers those who still wait. Whoever comes while the writer waits
+    /// for its turn is part of the batch.
     async fn carry_out(&mut self, waiting: &mut Vec<Submission>) {
         self.depth.decrement(waiting.len() as f64);
         // Nobody was told anything about a command whose client has gone.
         waiting.retain(|submission| !submission.answer.is_closed());
-        let (commands, answers): (Vec<Command>, Vec<_>) =
-            waiting.drain(..).map(|submission| (submission.command, submission.answer)).unzip();
-        if commands.is_empty() {
+        if waiting.is_empty() {
             return;
         }
-        histogram!("merch_engine_batch_size").record(commands.len() as f64);
-
-        let results = {
-            let mut committing =
-                pin!(commit(&mut self.writer, &commands, &self.database, &self.options));
-            loop {
-                tokio::select! {
-                    biased;
-                    results = &mut committing => break results,
-                    // The commit may wait for the database; those behind it need not.
-                    Some(submission) = self.queue.recv(), if !self.database.is_available() => {
-                        refuse(submission, &self.depth);
-                    }
-                    () = self.database.went_away(), if self.database.is_available() => {}
-                }
+        let turn =
+            refusing(&mut self.queue, &self.database, &self.depth, self.writer.take_turn()).await;
+        while waiting.len() < self.options.max_batch
+            && let Ok(submission) = self.queue.try_recv()
+        {
+            self.depth.decrement(1);
+            if !submission.answer.is_closed() {
+                waiting.push(submission);
             }
+        }
+        let (commands, answers): (Vec<Command>, Vec<_>) =
+            waiting.drain(..).map(|submission| (submission.command, submission.answer)).unzip();
+        histogram!("merch_engine_batch_size").record(commands.len() as f64);
+        let results = {
+            let committing =
+                commit(&mut self.writer, turn, &commands, &self.database, &self.options);
+            refusing(&mut self.queue, &self.database, &self.depth, committing).await
         };
         let away = results.contains(&Err(EngineError::Unavailable))
             || results.contains(&Err(EngineError::OutcomeUnknown));
@@ -114,6 +114,26 @@ impl WriterTask {
         }
         self.database.set_available(true);
         tracing::info!(after = ?since.elapsed(), "database back");
+    }
+}
+
+/// Does `work`, which may wait for a database that has gone; those in the queue need not.
+async fn refusing<T>(
+    queue: &mut mpsc::Receiver<Submission>,
+    database: &Database,
+    depth: &Gauge,
+    work: impl Future<Output = T>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            Some(submission) = queue.recv(), if !database.is_available() => {
+                refuse(submission, depth);
+            }
+            () = database.went_away(), if database.is_available() => {}
+        }
     }
 }
 

@@ -19,10 +19,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
 type Outcome = Result<Answer, EngineError>;
 
 /// Carries out `commands` and makes them durable: one outcome a command, in order. A batch
-/// that fails for a reason of its own is halved until the culprit stands alone. Where it has
-/// to wait for the database to come back, it tells `database`.
+/// that fails for a reason of its own is halved until the culprit stands alone. `turn` is how
+/// taking the writer's first turn went. Where it has to wait for the database to come back, it
+/// tells `database`.
 pub(super) async fn commit(
     writer: &mut Writer,
+    mut turn: Result<(), StorageError>,
     commands: &[Command],
     database: &Database,
     options: &EngineOptions,
@@ -31,7 +33,8 @@ pub(super) async fn commit(
     // Parts still to be committed, the first one last.
     let mut parts = vec![commands];
     while let Some(part) = parts.pop() {
-        match commit_whole(writer, part, database, options).await {
+        let turn = std::mem::replace(&mut turn, Ok(()));
+        match commit_whole(writer, turn, part, database, options).await {
             Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
             Err(Failure::All(error)) => {
                 // What happened to this part would happen to the others as well.
@@ -63,6 +66,7 @@ enum Failure {
 /// against another transaction.
 async fn commit_whole(
     writer: &mut Writer,
+    mut turn: Result<(), StorageError>,
     commands: &[Command],
     database: &Database,
     options: &EngineOptions,
@@ -72,8 +76,11 @@ async fn commit_whole(
     let mut reconnected = false;
     let mut attempt = 1;
     loop {
-        let error = match try_once(writer, commands, database, options).await {
-            Ok(answers) => return Ok(answers),
+        let error = match std::mem::replace(&mut turn, Ok(())) {
+            Ok(()) => match try_once(writer, commands, database, options).await {
+                Ok(answers) => return Ok(answers),
+                Err(error) => error,
+            },
             Err(error) => error,
         };
         match error {

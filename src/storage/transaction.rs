@@ -23,6 +23,8 @@ pub struct Writer {
     pub(super) batch: i64,
     /// The session may be inside a transaction.
     in_transaction: bool,
+    /// That transaction is waiting for [`Writer::begin`].
+    has_turn: bool,
     /// Whether writers of several processes take turns, by locking a table.
     takes_turns: bool,
 }
@@ -45,6 +47,7 @@ impl Writer {
             id,
             batch: 0,
             in_transaction: false,
+            has_turn: false,
             takes_turns: true,
         }
     }
@@ -65,9 +68,9 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins a transaction, and waits for this writer's turn. The snapshot is taken by
-    /// the first statement after that, so it shows what the writer before us committed.
-    pub async fn begin(&mut self) -> Result<Transaction<'_>, StorageError> {
+    /// Waits for this writer's turn, inside a new transaction. The snapshot is taken by the
+    /// first statement after that, so it shows what the writer before us committed.
+    pub async fn take_turn(&mut self) -> Result<(), StorageError> {
         self.reset().await;
         if self.connection.is_none() {
             self.ensure_connected().await?;
@@ -89,6 +92,17 @@ impl Writer {
         } else {
             self.begin_out_of_turn().await?;
         }
+        self.has_turn = true;
+        Ok(())
+    }
+
+    /// The transaction in which it is this writer's turn; one that is not taken yet is waited
+    /// for.
+    pub async fn begin(&mut self) -> Result<Transaction<'_>, StorageError> {
+        if !self.has_turn {
+            self.take_turn().await?;
+        }
+        self.has_turn = false;
         self.batch += 1;
         Ok(Transaction { writer: self, wrote: false })
     }
@@ -160,6 +174,7 @@ impl Writer {
 
     /// Leaves whatever transaction was under way; if that fails, leaves the connection.
     async fn reset(&mut self) {
+        self.has_turn = false;
         if std::mem::take(&mut self.in_transaction)
             && self.connection.is_some()
             && self.execute("ROLLBACK").await.is_err()
