@@ -28,8 +28,8 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::accept::workers;
 
-use super::body::{Fault, RequestBody, Stalled};
 use super::noted::{Noted, Notes};
+use super::request_body::{Fault, RequestBody, Stalled};
 
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;

@@ -13,12 +13,12 @@ use metrics::{Counter, counter};
 use crate::lifecycle::Lifecycle;
 
 use super::answer::Refusal;
-use super::body::{Fault, RequestBody, Upload};
 use super::client::{Cause, ClientOptions, Connection, Unanswered};
 use super::headers;
 use super::lanes::{Lane, Lanes};
 use super::observe::Record;
 use super::paths::Paths;
+use super::request_body::{Fault, RequestBody, Upload};
 use super::upstream::{Backend, BackendId, Failure, RetryBudget, Upstreams};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

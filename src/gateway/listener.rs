@@ -2,7 +2,7 @@
 //! has it, and an end to those that ask for nothing.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Request;
@@ -15,12 +15,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Activity, Busy, keep};
+use crate::accept::{Activity, keep};
 
 use super::forwarded::Peer;
-use super::proxy::Proxy;
+use super::proxy::{Link, Proxy};
 use super::tls::Tls;
-use super::upgrade::Tunnel;
 use super::wire::{Verdict, Watched};
 
 /// Requests under way on one HTTP/2 connection.
@@ -37,30 +36,6 @@ pub struct LinkOptions {
     pub tunnel_timeout: Duration,
     /// How long tunnels may go on after everything else has ended.
     pub tunnel_drain: Duration,
-}
-
-/// What the requests on one connection have in common.
-pub struct Link {
-    /// Who passes them on.
-    pub proxy: Arc<Proxy>,
-    /// The other end.
-    pub peer: Peer,
-    /// Whether its bytes can be trusted.
-    pub verdict: Verdict,
-    activity: Activity,
-    tunnel: Mutex<Option<Tunnel>>,
-}
-
-impl Link {
-    /// A request begins; it ends when what is returned is dropped.
-    pub fn begin(&self) -> Busy {
-        self.activity.begin()
-    }
-
-    /// The connection is a tunnel once it is done with HTTP.
-    pub fn becomes(&self, tunnel: Option<Tunnel>) {
-        *self.tunnel.lock().unwrap_or_else(PoisonError::into_inner) = tunnel;
-    }
 }
 
 /// Serves one connection until either side ends it, or until `closing` and the requests
@@ -106,13 +81,7 @@ async fn speak<T>(
 {
     let (verdict, activity) = (Verdict::default(), Activity::new());
     let stream = Watched::new(stream, options.header_limit, verdict.clone(), activity.clone());
-    let link = Arc::new(Link {
-        proxy,
-        peer,
-        verdict,
-        activity: activity.clone(),
-        tunnel: Mutex::default(),
-    });
+    let link = Arc::new(Link::new(proxy, peer, verdict, activity.clone()));
     let service = {
         let link = link.clone();
         service_fn(move |request: Request<Incoming>| {
@@ -125,8 +94,7 @@ async fn speak<T>(
     if let Err(error) = keep(serving, &activity, options.header_timeout, &closing).await {
         tracing::debug!(%error, "connection ended");
     }
-    let tunnel = link.tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
-    if let Some(tunnel) = tunnel {
+    if let Some(tunnel) = link.take_tunnel() {
         tunnel.run(options.tunnel_timeout, options.tunnel_drain, closing).await;
     }
 }

@@ -8,14 +8,13 @@
 //!   backend, `paths` knows which ones are hidden, `answer` has the words of refusals.
 //! - `forward`: to a backend ([`upstream`] says to which) and perhaps to another.
 //! - `client`: the connections to one backend, with `lanes` to each.
-//! - `body`: both bodies on their way; `upgrade`: what comes of a 101.
+//! - `request_body` and `response_body`: on their way; `upgrade`: what comes of a 101.
 //! - `observe`: what is written down.
 //!
 //! [`admin`] is the operator's way in, on an address of its own.
 
 pub mod admin;
 mod answer;
-mod body;
 mod client;
 pub mod echo;
 mod forward;
@@ -27,6 +26,8 @@ mod noted;
 mod observe;
 mod paths;
 mod proxy;
+mod request_body;
+mod response_body;
 mod tls;
 mod upgrade;
 pub mod upstream;

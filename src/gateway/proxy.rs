@@ -1,7 +1,7 @@
 //! One request's way through: looked at, counted against its client's limit, given to a
 //! backend.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
@@ -11,19 +11,21 @@ use hyper::http::request;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
+use crate::accept::Activity;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 
 use super::answer::Refusal;
-use super::body::{RequestBody, ResponseBody, is_small};
 use super::client::Connection;
 use super::forward::Forwarder;
-use super::forwarded::Trusted;
+use super::forwarded::{Peer, Trusted};
 use super::headers;
-use super::listener::Link;
 use super::observe::{Answers, Record};
 use super::paths::Paths;
+use super::request_body::{RequestBody, is_small};
+use super::response_body::ResponseBody;
 use super::upgrade::Tunnel;
+use super::wire::Verdict;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -49,6 +51,16 @@ pub struct Proxy {
     forwarder: Forwarder,
     own: Arc<Answers>,
     lifecycle: Lifecycle,
+}
+
+/// What the requests on one connection have in common.
+pub struct Link {
+    proxy: Arc<Proxy>,
+    peer: Peer,
+    /// Whether its bytes can be trusted.
+    verdict: Verdict,
+    activity: Activity,
+    tunnel: Mutex<Option<Tunnel>>,
 }
 
 /// A client's end of a tunnel, and what it wants to speak through it.
@@ -97,7 +109,7 @@ impl Proxy {
             client,
             proxy.own.clone(),
             proxy.options.access_log,
-            link.begin(),
+            link.activity.begin(),
         );
         let mut decision = None;
         let answered = match admitted.and_then(|()| proxy.own_answer(head.uri.path())) {
@@ -200,6 +212,16 @@ impl Proxy {
 }
 
 impl Link {
+    /// A connection to `peer` whose requests `proxy` passes on.
+    pub fn new(proxy: Arc<Proxy>, peer: Peer, verdict: Verdict, activity: Activity) -> Link {
+        Link { proxy, peer, verdict, activity, tunnel: Mutex::default() }
+    }
+
+    /// What the connection has become once it is done with HTTP, if it is a tunnel.
+    pub fn take_tunnel(&self) -> Option<Tunnel> {
+        self.becomes(None)
+    }
+
     /// Answers 101, after which the connection is a tunnel.
     fn tunnel(
         &self,
@@ -214,6 +236,10 @@ impl Link {
         headers::insert_upgrade(response.headers_mut(), protocol);
         self.becomes(Tunnel::new(client, connection, record));
         response
+    }
+
+    fn becomes(&self, tunnel: Option<Tunnel>) -> Option<Tunnel> {
+        std::mem::replace(&mut self.tunnel.lock().unwrap_or_else(PoisonError::into_inner), tunnel)
     }
 }
 
