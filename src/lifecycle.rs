@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 pub struct Lifecycle {
     /// Cancelled first: finish what you have, take nothing new.
     soft: CancellationToken,
-    /// Cancelled last: stop now.
+    /// Cancelled by whoever is out of patience: stop now.
     hard: CancellationToken,
     /// A task ended that should have run on.
     failed: CancellationToken,
@@ -77,7 +77,8 @@ impl Lifecycle {
         self.soft.cancelled().await;
     }
 
-    /// Resolves when tasks should stop at once.
+    /// Resolves when everything should stop at once: at a second signal, not at a deadline, after
+    /// which there is still time to leave in order.
     pub async fn ended(&self) {
         self.hard.cancelled().await;
     }
@@ -123,7 +124,6 @@ impl Lifecycle {
         };
         if !finished {
             tracing::warn!(tasks = self.tasks.len(), "ending with work unfinished");
-            self.end_at_once();
         }
         if finished && !self.failed.is_cancelled() { Ended::Cleanly } else { Ended::Badly }
     }
@@ -170,6 +170,7 @@ mod tests {
         lifecycle.spawn("stuck", std::future::pending());
         lifecycle.end();
         assert_eq!(lifecycle.wait(DEADLINE).await, Ended::Badly);
+        assert!(!lifecycle.hard.is_cancelled(), "what is left can be left in order");
     }
 
     #[tokio::test(start_paused = true)]

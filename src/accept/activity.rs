@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 /// How long a connection that was made while we were closing may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
-/// How long a client may take to notice that its idle connection is being closed.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// For how long nothing may have been done on a connection that is being closed.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What goes on on one connection; a cheap handle.
 #[derive(Clone, Debug)]
@@ -111,10 +111,7 @@ pub async fn keep<C: GracefulConnection>(
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         ended = &mut connection => return ended,
-        () = activity.idle(limit) => {
-            connection.as_mut().graceful_shutdown();
-            return timeout(GOODBYE, connection).await.unwrap_or(Ok(()));
-        }
+        () = activity.idle(limit) => return close(connection, activity).await,
         () = closing.cancelled() => {}
     }
     // hyper hangs up on a connection without a request yet; it is on its way.
@@ -127,10 +124,20 @@ pub async fn keep<C: GracefulConnection>(
     if let Ok(Some(ended)) = timeout(FIRST_REQUEST, first_request).await {
         return ended;
     }
+    close(connection, activity).await
+}
+
+/// Ends `connection` after the requests under way, and those that the client sent before it
+/// knew; whoever owes us something that does not come is not waited for.
+async fn close<C: GracefulConnection>(
+    mut connection: Pin<&mut C>,
+    activity: &Activity,
+) -> Result<(), C::Error> {
     connection.as_mut().graceful_shutdown();
+    activity.touch();
     tokio::select! {
         ended = connection => ended,
-        () = activity.idle(limit) => Ok(()),
+        () = activity.idle(GOODBYE) => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 use std::{fmt, io};
@@ -21,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::coop::unconstrained;
@@ -29,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use crate::accept::workers;
 
 use super::noted::{Noted, Notes};
-use super::request_body::{Fault, RequestBody, Stalled};
+use super::request_body::{Fault, RequestBody, Stalled, Upload};
 
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -60,9 +61,14 @@ pub struct Pool {
     /// Room for bodies on their way: clients that are slow with theirs leave half of the
     /// connections to everybody else.
     uploads: Semaphore,
+    /// Those with an answer on its way that is longer than a part.
+    lent: Mutex<Vec<Weak<Shared>>>,
 }
 
 type Idle = VecDeque<Box<Connection>>;
+
+/// None once it was given or taken back.
+type Shared = Mutex<Option<Box<Connection>>>;
 
 /// A request that got no answer, and how much of it may be tried again.
 #[derive(Debug)]
@@ -81,6 +87,9 @@ pub enum Cause {
     /// As many connections are open as may be.
     #[error("too many connections")]
     Full,
+    /// This machine has no more files, ports or memory for one.
+    #[error("cannot connect from here: {0}")]
+    Exhausted(#[source] io::Error),
     /// No connection could be made.
     #[error("cannot connect: {0}")]
     Connect(#[source] io::Error),
@@ -104,12 +113,28 @@ pub enum Cause {
     ClientTimeout,
 }
 
+impl Cause {
+    /// Whether no backend had a part in it.
+    pub fn is_here(&self) -> bool {
+        matches!(self, Cause::Full | Cause::Exhausted(_))
+    }
+
+    fn connecting(error: io::Error) -> Cause {
+        match Errno::from_io_error(&error) {
+            Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::ADDRNOTAVAIL) => {
+                Cause::Exhausted(error)
+            }
+            _ => Cause::Connect(error),
+        }
+    }
+}
+
 impl Pool {
     /// No connections yet, to `address`.
     pub fn new(address: SocketAddr, options: ClientOptions) -> Pool {
         let idle = (0..workers::count()).map(|_| Mutex::default()).collect();
         let uploads = Semaphore::new(options.connections.div_ceil(2));
-        Pool { address, options, idle, open: AtomicUsize::new(0), uploads }
+        Pool { address, options, idle, open: AtomicUsize::new(0), uploads, lent: Mutex::default() }
     }
 
     /// Sends `request`, which must be well-formed HTTP/1.1, and waits for the head of its
@@ -142,8 +167,8 @@ impl Pool {
         }
     }
 
-    /// Closes the connections that have been idle for too long. Returns whether there are
-    /// others.
+    /// Closes the connections that have been idle for too long, and those whose answers nobody
+    /// has taken for too long. Returns whether there are others.
     pub fn sweep(&self) -> bool {
         let now = Instant::now();
         for idle in &self.idle {
@@ -152,6 +177,10 @@ impl Pool {
                 idle.pop_front();
             }
         }
+        lock(&self.lent).retain(|lent| {
+            let Some(lent) = lent.upgrade() else { return false };
+            lock(&lent).take_if(|connection| now >= connection.alarm.deadline).is_none()
+        });
         self.open.load(Ordering::Relaxed) > 0
     }
 
@@ -178,7 +207,7 @@ impl Pool {
         let place = place.ok_or(Cause::Full)?;
         let connecting = timeout(self.options.connect_timeout, TcpStream::connect(self.address));
         let stream =
-            connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::Connect)?;
+            connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::connecting)?;
         stream.set_nodelay(true).map_err(Cause::Connect)?;
         let io = Noted::new(stream);
         let notes = io.notes().clone();
@@ -197,6 +226,7 @@ impl Pool {
             notes,
             alarm: Alarm { sleep: Box::pin(sleep_until(deadline)), deadline },
             idle_since: deadline,
+            upload: None,
             worker: workers::current(),
             place,
         }))
@@ -209,12 +239,12 @@ impl Pool {
     }
 }
 
-fn lock(idle: &Mutex<Idle>) -> MutexGuard<'_, Idle> {
-    idle.lock().expect("nobody panics with it")
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nobody panics with it")
 }
 
 /// One of the connections that a backend may have.
-struct Place(Arc<Pool>);
+pub struct Place(Arc<Pool>);
 
 impl Place {
     fn take(pool: &Arc<Pool>) -> Option<Place> {
@@ -242,6 +272,8 @@ pub struct Connection {
     notes: Notes,
     alarm: Alarm,
     idle_since: Instant,
+    /// The body of the request on it, if that is still on its way.
+    upload: Option<Upload>,
     /// The thread whose runtime has its socket.
     worker: usize,
     place: Place,
@@ -254,6 +286,7 @@ impl Connection {
     ) -> Result<Response<Incoming>, Unanswered> {
         let options = self.place.0.options;
         let upload = request.body().upload();
+        self.upload.clone_from(&upload);
         self.notes.clear();
         self.alarm.set(
             Instant::now()
@@ -285,7 +318,9 @@ impl Connection {
                     .as_ref()
                     .map(|upload| upload.deadline(options.body_timeout, options.response_timeout))
             };
-            ready!(self.alarm.poll(cx, || late().map(|(deadline, _)| deadline)));
+            // A body may end at any moment, and then there is less time.
+            let soon = || Instant::now() + options.response_timeout;
+            ready!(self.alarm.poll(cx, || late().map(|(deadline, _)| deadline.min(soon()))));
             Poll::Ready(Err(late().map_or(Stalled::Backend, |(_, stalled)| stalled)))
         });
         let answered = answered.await;
@@ -334,6 +369,21 @@ impl Connection {
         self.alarm.set(Instant::now() + self.place.0.options.body_timeout);
     }
 
+    /// Whether the client has stopped its request's body, or spoilt it: what comes of that is
+    /// not the backend's fault.
+    pub fn is_let_down(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::is_let_down)
+    }
+
+    /// For an answer that may take long: its pool closes the connection if nobody has asked for
+    /// the next part for too long, which nobody here would notice.
+    pub fn lend(self: Box<Connection>) -> Lent {
+        let pool = self.place.0.clone();
+        let lent = Arc::new(Mutex::new(Some(self)));
+        lock(&pool.lent).push(Arc::downgrade(&lent));
+        Lent(lent)
+    }
+
     /// Gives the connection back to its pool, if it can take another request.
     pub fn release(mut self: Box<Connection>) {
         // Wakers are forgotten: what happens to it now is nobody's business until it is used.
@@ -342,14 +392,39 @@ impl Connection {
             return;
         }
         self.idle_since = Instant::now();
+        self.upload = None;
         let (pool, worker) = (self.place.0.clone(), self.worker);
         lock(&pool.idle[worker]).push_back(self);
     }
 
-    /// The socket and what was read from it beyond the answer that switched protocols.
-    pub fn into_tunnel(mut self: Box<Connection>) -> Option<(Noted, Bytes)> {
+    /// The socket, what was read from it beyond the answer that switched protocols, and its
+    /// place among the backend's connections.
+    pub fn into_tunnel(mut self: Box<Connection>) -> Option<(Noted, Bytes, Place)> {
         let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        Some((parts.io.into_inner(), parts.read_buf, self.place))
+    }
+}
+
+/// A connection that its pool may take back.
+#[derive(Debug)]
+pub struct Lent(Arc<Shared>);
+
+impl Lent {
+    /// Does `work` with it; nothing if it was taken back.
+    pub fn with<T>(&self, work: impl FnOnce(&mut Connection) -> T) -> Option<T> {
+        lock(&self.0).as_deref_mut().map(work)
+    }
+
+    /// Gives it back.
+    pub fn release(self) {
+        let connection = lock(&self.0).take();
+        connection.into_iter().for_each(Connection::release);
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.0.address).finish()
     }
 }
 

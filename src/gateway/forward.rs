@@ -84,9 +84,10 @@ impl Forwarder {
         let has_host = request.headers().contains_key(HOST);
         let mut tried: Vec<BackendId> = Vec::new();
         let mut refusal = Refusal::NoBackend;
+        // Whether a backend had to do with it: that there is no connection free costs it nothing.
+        let mut again = false;
         self.budget.request();
         loop {
-            let again = !tried.is_empty();
             // Asked first: to be picked is a backend's turn, whether or not it gets a request.
             if again && !self.budget.try_retry() {
                 return Err(refusal);
@@ -110,6 +111,7 @@ impl Forwarder {
                 },
                 Err(unanswered) => unanswered,
             };
+            again |= !unanswered.cause.is_here();
             refusal = miss(&lane, &unanswered, refusal, record)?;
             let unsent = match unanswered {
                 Unanswered { sent: true, .. } if !repeatable => None,
@@ -208,7 +210,7 @@ fn miss(
         Cause::Client(Fault::TooLarge) => return Err(Refusal::BodyTooLarge),
         Cause::Client(Fault::Broken) => return Err(Refusal::BodyBroken),
         Cause::ClientTimeout => return Err(Refusal::BodyTimeout),
-        Cause::Full => (None, Refusal::NoBackend),
+        Cause::Full | Cause::Exhausted(_) => (None, Refusal::NoBackend),
         Cause::Connect(_) | Cause::ConnectTimeout => (Some(Failure::Connect), Refusal::Unreachable),
         Cause::Timeout => (Some(Failure::TimedOut), Refusal::AnswerLate),
         Cause::Broken(_) | Cause::Unfit(_) if *sent => (Some(Failure::Broken), Refusal::AnswerLost),

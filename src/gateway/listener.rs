@@ -13,6 +13,7 @@ use hyper_util::server::conn::auto;
 use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Activity, keep};
@@ -24,6 +25,9 @@ use super::wire::{Verdict, Watched};
 
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 128;
+
+/// How long a handshake may still take that is under way when everything ends.
+const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// Limits on a connection.
 #[derive(Clone, Copy, Debug)]
@@ -56,14 +60,23 @@ pub async fn serve(
             speak(stream, peer, proxy, options, closing).await;
         }
         Some(tls) => {
-            let handshake = tls.acceptor().accept(stream);
-            match tokio::time::timeout(options.header_timeout, handshake).await {
-                Ok(Ok(stream)) => {
+            let handshake = timeout(options.header_timeout, tls.acceptor().accept(stream));
+            let closed = async {
+                closing.cancelled().await;
+                sleep(LAST_HANDSHAKE).await;
+            };
+            let shaken = tokio::select! {
+                shaken = handshake => Some(shaken),
+                () = closed => None,
+            };
+            match shaken {
+                None => {}
+                Some(Ok(Ok(stream))) => {
                     let peer = Peer::new(peer, "https", proxy.trusted());
                     speak(stream, peer, proxy, options, closing).await;
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                Err(_) => tracing::debug!("TLS handshake took too long"),
+                Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
+                Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
             }
         }
     }

@@ -142,12 +142,17 @@ impl Record {
         self.bytes += bytes as u64;
     }
 
-    /// The answer ended before its end.
-    pub fn cut(&mut self) {
-        self.cut = true;
+    /// The answer came to its end.
+    pub fn completed(&mut self) {
         if let Some((picked, _)) = &self.picked {
-            picked.failed(Failure::Broken);
+            picked.completed(self.status);
         }
+    }
+
+    /// The answer ended before its end, by a `failure` of the backend's own if there is one.
+    pub fn cut(&mut self, failure: Option<Failure>) {
+        self.cut = true;
+        self.failed(failure);
     }
 }
 

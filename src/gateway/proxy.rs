@@ -232,6 +232,7 @@ impl Link {
         mut record: Record,
     ) -> Response<ResponseBody> {
         record.answered(response.status());
+        record.completed();
         let mut response = response.map(|_| ResponseBody::none());
         headers::insert_upgrade(response.headers_mut(), protocol);
         self.becomes(Tunnel::new(client, connection, record));

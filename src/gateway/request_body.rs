@@ -145,6 +145,12 @@ impl Upload {
         self.progress().fault
     }
 
+    /// Whether the client spoilt it, or is the one who is waited for.
+    pub fn is_let_down(&self) -> bool {
+        let progress = self.progress();
+        progress.fault.is_some() || (progress.waits_for_client && !progress.ended)
+    }
+
     /// When it has stood still for too long, and then who has.
     pub fn deadline(&self, body: Duration, response: Duration) -> (Instant, Stalled) {
         let progress = self.progress();

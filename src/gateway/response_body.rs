@@ -6,8 +6,9 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 
-use super::client::Connection;
+use super::client::{Connection, Lent};
 use super::observe::Record;
+use super::upstream::Failure;
 
 /// An answer's body on its way to the client, and what is written down when it is over.
 #[derive(Debug)]
@@ -22,7 +23,18 @@ enum Source {
     /// Said by the gateway itself.
     Own(Bytes),
     /// Read from a connection, which goes back to its pool at the end.
-    Backend { incoming: Incoming, connection: Option<Box<Connection>> },
+    Backend { incoming: Incoming, connection: Hold },
+}
+
+/// How the connection is held.
+#[derive(Debug)]
+enum Hold {
+    /// For the answer's first part: for most answers that is all.
+    Own(Box<Connection>),
+    /// For an answer that goes on: clients that do not take it do not keep the connection.
+    Lent(Lent),
+    /// It is not needed any more.
+    Released,
 }
 
 /// Why an answer's body ended before its end; clients see a connection that breaks.
@@ -31,9 +43,12 @@ pub enum Cut {
     /// The backend's connection broke, or what came was not well-formed.
     #[error("the backend broke off: {0}")]
     Broken(#[from] hyper::Error),
-    /// Nothing came for too long.
+    /// The backend sent nothing for too long.
     #[error("the backend stood still")]
     Stalled,
+    /// The client took nothing for too long, or broke its own request off.
+    #[error("the client stood still")]
+    Client,
 }
 
 impl ResponseBody {
@@ -50,62 +65,98 @@ impl ResponseBody {
     /// What a backend says on `connection`.
     pub fn backend(
         incoming: Incoming,
-        connection: Box<Connection>,
-        record: Record,
+        mut connection: Box<Connection>,
+        mut record: Record,
     ) -> ResponseBody {
-        let mut source = Source::Backend { incoming, connection: Some(connection) };
-        source.settle();
-        ResponseBody { source, record: Some(record) }
+        let connection = if incoming.is_end_stream() {
+            connection.release();
+            record.completed();
+            Hold::Released
+        } else {
+            connection.progressed();
+            Hold::Own(connection)
+        };
+        ResponseBody { source: Source::Backend { incoming, connection }, record: Some(record) }
     }
 }
 
 impl Source {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-        let (incoming, connection) = match self {
-            Source::Own(bytes) if bytes.is_empty() => return Poll::Ready(None),
-            Source::Own(bytes) => {
-                return Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))));
-            }
-            Source::Backend { incoming, connection } => (incoming, connection),
-        };
-        // Only the connection wakes this task: its frames are handed over within it.
-        let quiet = &mut Context::from_waker(Waker::noop());
-        let mut polled = Pin::new(&mut *incoming).poll_frame(quiet);
-        if polled.is_pending()
-            && let Some(connection) = connection
-        {
-            let driven = connection.drive(cx);
-            polled = Pin::new(&mut *incoming).poll_frame(quiet);
-            if polled.is_pending() {
-                if driven.is_pending() {
-                    ready!(connection.poll_stalled(cx));
-                }
-                return Poll::Ready(Some(Err(Cut::Stalled)));
-            }
-        }
-        match ready!(polled) {
-            Some(Ok(frame)) => {
-                self.settle();
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
-            None => {
-                if let Some(connection) = connection.take() {
-                    connection.release();
-                }
-                Poll::Ready(None)
+        match self {
+            Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Source::Backend { incoming, connection } => {
+                let frame = match connection.with(|held| poll_backend(incoming, held, cx)) {
+                    Some(frame) => ready!(frame),
+                    None => Some(Err(Cut::Client)),
+                };
+                let is_over = frame.is_none() || incoming.is_end_stream();
+                connection.settle(is_over);
+                Poll::Ready(frame)
             }
         }
     }
+}
 
-    /// After a part of it: the connection is free for the next request if that was the last,
-    /// and has time for another otherwise.
-    fn settle(&mut self) {
-        let Source::Backend { incoming, connection } = self else { return };
-        if incoming.is_end_stream() {
-            connection.take().into_iter().for_each(Connection::release);
-        } else if let Some(connection) = connection {
-            connection.progressed();
+/// The next part of `incoming`, which comes on `connection`; without one if that is not needed
+/// any more.
+fn poll_backend(
+    incoming: &mut Incoming,
+    connection: Option<&mut Connection>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+    // Only the connection wakes this task: its frames are handed over within it.
+    let quiet = &mut Context::from_waker(Waker::noop());
+    let mut polled = Pin::new(&mut *incoming).poll_frame(quiet);
+    let Some(connection) = connection else { return polled.map_err(Cut::Broken) };
+    if polled.is_pending() {
+        let driven = connection.drive(cx);
+        polled = Pin::new(&mut *incoming).poll_frame(quiet);
+        if polled.is_pending() {
+            if driven.is_pending() {
+                ready!(connection.poll_stalled(cx));
+            }
+            let cut = if connection.is_let_down() { Cut::Client } else { Cut::Stalled };
+            return Poll::Ready(Some(Err(cut)));
+        }
+    }
+    polled.map_err(|error| match connection.is_let_down() {
+        true => Cut::Client,
+        false => Cut::Broken(error),
+    })
+}
+
+impl Hold {
+    /// Does `work` with the connection, if there is still one; nothing if it was taken away.
+    fn with<T>(&mut self, work: impl FnOnce(Option<&mut Connection>) -> T) -> Option<T> {
+        match self {
+            Hold::Own(connection) => Some(work(Some(connection))),
+            Hold::Lent(lent) => lent.with(|connection| work(Some(connection))),
+            Hold::Released => Some(work(None)),
+        }
+    }
+
+    /// After a part of the answer: the connection is free for the next request if that was the
+    /// last, and has time for another otherwise.
+    fn settle(&mut self, is_over: bool) {
+        *self = match (std::mem::replace(self, Hold::Released), is_over) {
+            (Hold::Own(connection), true) => {
+                connection.release();
+                Hold::Released
+            }
+            (Hold::Lent(lent), true) => {
+                lent.release();
+                Hold::Released
+            }
+            (Hold::Own(mut connection), false) => {
+                connection.progressed();
+                Hold::Lent(connection.lend())
+            }
+            (Hold::Lent(lent), false) => {
+                lent.with(Connection::progressed);
+                Hold::Lent(lent)
+            }
+            (Hold::Released, _) => Hold::Released,
         }
     }
 }
@@ -119,11 +170,16 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         let frame = ready!(self.source.poll(cx));
+        let is_over = frame.is_none() || self.is_end_stream();
         if let Some(record) = &mut self.record {
             match &frame {
                 Some(Ok(frame)) => record.count(frame.data_ref().map_or(0, Bytes::len)),
-                Some(Err(_)) => record.cut(),
+                Some(Err(Cut::Client)) => record.cut(None),
+                Some(Err(_)) => record.cut(Some(Failure::Broken)),
                 None => {}
+            }
+            if is_over && !matches!(frame, Some(Err(_))) {
+                record.completed();
             }
         }
         Poll::Ready(frame)

@@ -8,7 +8,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio_util::sync::CancellationToken;
 
-use super::client::Connection;
+use super::client::{Connection, Place};
 use super::noted::{Noted, Notes};
 use super::observe::Record;
 
@@ -19,6 +19,7 @@ pub struct Tunnel {
     backend: Noted,
     /// What the backend sent right after its 101.
     first: Bytes,
+    place: Place,
     record: Record,
 }
 
@@ -26,14 +27,14 @@ impl Tunnel {
     /// Ties `client` to the backend at the other end of `connection`; nothing if that has
     /// ended.
     pub fn new(client: OnUpgrade, connection: Box<Connection>, record: Record) -> Option<Tunnel> {
-        let (backend, first) = connection.into_tunnel()?;
-        Some(Tunnel { client, backend, first, record })
+        let (backend, first, place) = connection.into_tunnel()?;
+        Some(Tunnel { client, backend, first, place, record })
     }
 
     /// Carries bytes both ways until both sides have closed, or one broke, or nothing has
     /// come for `idle` (at most twice that), or `drain` has passed since `closing`.
     pub async fn run(self, idle: Duration, drain: Duration, closing: CancellationToken) {
-        let Tunnel { client, mut backend, first, mut record } = self;
+        let Tunnel { client, mut backend, first, place: _place, mut record } = self;
         let Ok(client) = client.await else { return };
         let mut client = TokioIo::new(client);
         let notes = backend.notes().clone();

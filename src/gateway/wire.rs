@@ -22,6 +22,9 @@ const CHUNK_LINE: usize = 64;
 /// The first line of HTTP/2, which frames its messages without ambiguity.
 const HTTP2: &[u8] = b"PRI * HTTP/2.0\r";
 
+/// What HTTP/2 says between answers (settings, pings, windows) is no longer than this, in bytes.
+const CONTROL_FRAMES: usize = 64;
+
 /// Whether something on a connection was not well-formed; nothing after it is to be trusted.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict(Arc<AtomicBool>);
@@ -48,10 +51,10 @@ impl<T> Watched<T> {
         Watched { io, framing: Framing::new(header_limit), verdict, activity }
     }
 
-    /// Some of an answer was taken. HTTP/2 has answers to what is no request, and says of a
-    /// body when it is taken.
-    fn wrote(&self) {
-        if !matches!(self.framing.state, State::Off) {
+    /// Some of an answer was taken, and not only of what HTTP/2 says between answers.
+    fn wrote(&self, written: &io::Result<usize>) {
+        let is_http2 = matches!(self.framing.state, State::Off);
+        if !is_http2 || written.as_ref().is_ok_and(|bytes| *bytes > CONTROL_FRAMES) {
             self.activity.touch();
         }
     }
@@ -79,7 +82,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
-        self.wrote();
+        self.wrote(&written);
         Poll::Ready(written)
     }
 
@@ -89,7 +92,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices));
-        self.wrote();
+        self.wrote(&written);
         Poll::Ready(written)
     }
 

@@ -73,7 +73,7 @@ async fn a_data_folder_has_one_shop_and_tools_share_its_database() {
 async fn a_shop_killed_together_with_its_database_recovers_and_loses_nothing() {
     let home = tempfile::tempdir().unwrap();
     let data = home.path().join("data");
-    let shop = private_shop(&data).await;
+    let mut shop = private_shop(&data).await;
     let alice = alice_at(&shop).await;
     for _ in 0..5 {
         alice.buys("pen").await.is_done();
@@ -82,6 +82,7 @@ async fn a_shop_killed_together_with_its_database_recovers_and_loses_nothing() {
     shop.signal("KILL");
     crate::support::process::send_signal("KILL", postmaster);
     eventually("the database is dead", async || !is_running(postmaster)).await;
+    assert_eq!(shop.ends().await, None);
 
     let shop = private_shop(&data).await;
     let alice = alice.at(&shop.base);

@@ -261,14 +261,19 @@ impl Picked {
     pub fn answered(&self, status: StatusCode, latency: Duration) {
         let clock = self.since.saturating_duration_since(self.upstreams.0.start) + latency;
         let backend = &self.backend;
-        if matches!(status.as_u16(), 502..=504) {
+        if is_unavailable(status) {
             backend.latency.observe_failure(latency, clock);
             self.upstreams.failed(backend, Cause::Unavailable);
             return;
         }
         backend.latency.observe(latency, clock);
-        if backend.is_suspected() {
-            self.upstreams.table().served(backend.id());
+    }
+
+    /// All of its answer with this `status` has come: unless that counts against it, what went
+    /// before is forgiven.
+    pub fn completed(&self, status: StatusCode) {
+        if self.backend.is_suspected() && !is_unavailable(status) {
+            self.upstreams.table().served(self.backend.id());
         }
     }
 
@@ -284,6 +289,10 @@ impl Picked {
         backend.latency.observe_failure(now.saturating_duration_since(self.since), clock);
         self.upstreams.failed(backend, cause);
     }
+}
+
+fn is_unavailable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 502..=504)
 }
 
 impl Drop for Picked {

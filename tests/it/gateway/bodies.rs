@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::backend::ok;
 use crate::support::gateway::header;
@@ -181,6 +183,22 @@ async fn a_body_that_stands_still_is_cut_off() {
     let answer = gateway.answers(upload).await;
     assert_eq!(status(&answer), 408, "{answer}");
     assert_eq!(backend.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_the_client_does_not_take_keeps_no_connection_to_the_backend() {
+    // More than an HTTP/2 client lets come before it says that there is room.
+    let backend = Backend::start(|_| Act::Says(ok(&"x".repeat(1 << 20)))).await;
+    let settings = |config: &mut merch_store::config::Config| config.gateway.body_timeout = SHORT;
+    let gateway = TestGateway::at(&[backend.address], settings).await;
+    let io = TokioIo::new(TcpStream::connect(gateway.address).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get("http://shop/").body(String::new()).unwrap();
+    let answer = client.send_request(request).await.unwrap();
+    assert_eq!((answer.status().as_u16(), backend.connections()), (200, 1));
+    crate::support::eventually("the backend is let go", async || backend.open() == 0).await;
+    drop(answer);
 }
 
 #[tokio::test]

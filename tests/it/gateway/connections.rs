@@ -247,6 +247,17 @@ async fn an_ending_gateway_answers_what_is_under_way_and_what_has_just_connected
 }
 
 #[tokio::test]
+async fn an_ending_gateway_does_not_wait_for_a_head_that_does_not_arrive() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(&REQUEST[..10]).await;
+    gateway.lifecycle.end();
+    assert_eq!(gateway.ended().await, Ended::Cleanly);
+    client.hears_the_end().await;
+}
+
+#[tokio::test]
 async fn an_ending_gateway_is_alive_and_not_ready() {
     let backend = Backend::named("one").await;
     let gateway = TestGateway::at(&[backend.address], |config| {

@@ -98,6 +98,18 @@ fn part_has_head(part: &str) -> bool {
 }
 
 #[tokio::test]
+async fn a_backend_whose_answers_all_break_off_is_sent_away() {
+    let part = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab";
+    let broken = Backend::start(|_| Act::SaysAndHangsUp(part.into())).await;
+    let good = Backend::named("good").await;
+    let gateway = TestGateway::before(&[&broken, &good]).await;
+    for _ in 0..20 {
+        gateway.answers(get("/")).await;
+    }
+    assert_eq!(broken.requests().len(), 5, "one for each failure in a row that it may have");
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_in_its_head_is_asked_of_another_backend() {
     let whole = ok("0123456789");
     for end in 0..whole.find("\r\n\r\n").unwrap() + 4 {
@@ -122,6 +134,29 @@ async fn a_connection_that_the_backend_closed_meanwhile_is_not_the_requests_prob
         let answer = gateway.answers(get("/api/buy/cup").replace("GET", "POST")).await;
         assert_eq!(status(&answer), 200, "{request}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn a_backend_without_a_free_connection_is_passed_over_and_that_is_no_retry() {
+    let busy = Backend::start(|_| Act::IsSilent).await;
+    let free = Backend::named("free").await;
+    let gateway = TestGateway::at(&[busy.address, free.address], |config| {
+        config.gateway.backend_connections = 2.try_into().unwrap();
+        config.gateway.upstream.retry_budget.percent = 0;
+        config.gateway.upstream.retry_budget.per_second = 0;
+    })
+    .await;
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        let mut client = crate::support::raw::Raw::connect(gateway.address).await;
+        client.says(get("/")).await;
+        waiting.push(client);
+    }
+    busy.hears(2).await;
+    for _ in 0..10 {
+        assert_eq!(gateway.get("/").await, (200, "free".into()));
+    }
+    assert_eq!(busy.requests().len(), 2);
 }
 
 #[tokio::test]

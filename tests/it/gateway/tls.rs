@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hyper::client::conn::http2;
 use hyper::{Request, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use merch_store::lifecycle::Ended;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,7 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::gateway::{get, header};
-use crate::support::raw::status;
+use crate::support::raw::{Raw, status};
 use crate::support::{Backend, TestGateway, eventually};
 
 /// Writes a new certificate for `shop` and its key into `folder`.
@@ -92,6 +93,18 @@ async fn a_certificate_makes_it_https_with_http_1_and_http_2() {
     let mut answer = Vec::new();
     let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await;
     assert_eq!(status(&String::from_utf8(answer).unwrap()), 200);
+}
+
+#[tokio::test]
+async fn an_ending_gateway_does_not_wait_for_a_handshake_that_does_not_come() {
+    let folder = tempfile::tempdir().unwrap();
+    issue(folder.path());
+    let backend = Backend::named("one").await;
+    let gateway = gateway(&backend, folder.path()).await;
+    let silent = Raw::connect(gateway.address).await;
+    gateway.lifecycle.end();
+    assert_eq!(gateway.ended().await, Ended::Cleanly);
+    silent.hears_the_end().await;
 }
 
 #[tokio::test]

@@ -43,6 +43,28 @@ async fn after_a_101_bytes_go_both_ways_until_either_side_hangs_up() {
 }
 
 #[tokio::test]
+async fn a_tunnel_is_one_of_the_connections_that_a_backend_may_have() {
+    let backend = switching().await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.backend_connections = 1.try_into().unwrap();
+    })
+    .await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(WANTED).await;
+    client.hears_until("hello").await;
+    assert_eq!(gateway.get("/").await.0, 503);
+    client.finishes().await;
+    assert_eq!(client.hears().await, "");
+    let mut next = Raw::connect(gateway.address).await;
+    eventually("there is room again", async || {
+        next = Raw::connect(gateway.address).await;
+        next.says(WANTED).await;
+        next.hears_until("\r\n\r\n").await.starts_with("HTTP/1.1 101")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_the_client_says_early_waits_for_the_101() {
     let backend = switching().await;
     let gateway = TestGateway::before(&[&backend]).await;

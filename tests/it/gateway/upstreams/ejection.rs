@@ -31,7 +31,9 @@ async fn only_failures_in_a_row_eject_and_only_of_some_kinds() {
     let answers = |statuses: &'static [u16]| async move {
         let upstreams = start(&unasked(&[A, B])).await;
         for status in statuses {
-            pick(&upstreams, A).answered(StatusCode::from_u16(*status).unwrap(), LATENCY);
+            let (picked, status) = (pick(&upstreams, A), StatusCode::from_u16(*status).unwrap());
+            picked.answered(status, LATENCY);
+            picked.completed(status);
         }
         state(&upstreams, A).unwrap()
     };
@@ -52,6 +54,18 @@ async fn broken_connections_and_timeouts_eject_like_errors() {
         pick(&upstreams, A).failed(failure);
         assert_eq!(state(&upstreams, A), Some(State::Ejected), "{failure:?}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_that_began_well_and_broke_off_is_a_failure_like_any_other() {
+    let upstreams = start(&unasked(&[A, B])).await;
+    for _ in 0..5 {
+        assert_eq!(state(&upstreams, A), Some(State::Healthy));
+        let picked = pick(&upstreams, A);
+        picked.answered(StatusCode::OK, LATENCY);
+        picked.failed(Failure::Broken);
+    }
+    assert_eq!(state(&upstreams, A), Some(State::Ejected));
 }
 
 #[tokio::test]
