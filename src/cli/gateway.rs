@@ -98,10 +98,7 @@ impl Doors {
 impl Server {
     /// Starts everything that `config` asks for; requests are answered when this returns.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
-        anyhow::ensure!(
-            !config.gateway.backends.is_empty(),
-            "there is no backend; name them with --backend http://host:port or in gateway.backends"
-        );
+        reload::check_backends(config)?;
         Server::start_behind(Doors::open(&config.gateway).await?, config).await
     }
 

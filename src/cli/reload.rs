@@ -49,6 +49,16 @@ pub async fn keep_reloading(
     }
 }
 
+/// Refuses settings without a backend, at a start as well: such a gateway would answer nothing
+/// but 503, and a file that is empty, or only half written, names none.
+pub fn check_backends(config: &Config) -> Result<(), InvalidConfig> {
+    if config.gateway.backends.is_empty() {
+        let why = "there is no backend; name them here or with --backend http://host:port";
+        return Err(InvalidConfig::new("gateway.backends", why));
+    }
+    Ok(())
+}
+
 /// Puts in force what [`RELOADED`] names.
 async fn put_in_force(
     config: &Config,
@@ -56,6 +66,7 @@ async fn put_in_force(
     limiter: &Limiter,
 ) -> Result<(), InvalidConfig> {
     // Whatever can be refused comes first.
+    check_backends(config)?;
     let limit = limits::default(config)?;
     telemetry::set_log_level(&config.log.level)?;
     limiter.set_default(limit);

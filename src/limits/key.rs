@@ -38,9 +38,11 @@ impl ClientKey {
         })
     }
 
-    /// The client that `name` stands for: a token's subject or a header's value.
+    /// The client that `name` stands for: a token's subject or a header's value. A name that
+    /// can be read as an address is spelled as [`ClientId`] has it, or a limit of its own
+    /// would never find it.
     pub fn name(name: &str) -> ClientKey {
-        ClientKey(Kind::Name(name.into()))
+        ClientKey(Kind::Name(address(name).map_or_else(|| name.into(), spelling)))
     }
 }
 
@@ -152,17 +154,8 @@ impl ClientId {
         if !(1..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
             return Err(InvalidClientId);
         }
-        let address = address(text).map(|address| match address.to_canonical() {
-            IpAddr::V4(address) => IpAddr::V4(address),
-            // Its /64, so that ids of the same client are equal.
-            IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
-        });
-        let text = match address {
-            Some(IpAddr::V4(address)) => address.to_string().into(),
-            Some(IpAddr::V6(prefix)) => format!("{prefix}/64").into(),
-            None => text.into(),
-        };
-        Ok(ClientId { text, address })
+        let address = address(text);
+        Ok(ClientId { text: address.map_or_else(|| text.into(), spelling), address })
     }
 
     /// The one spelling.
@@ -184,11 +177,25 @@ impl fmt::Display for ClientId {
     }
 }
 
+/// The address that `text` can be read as: the same one for all spellings of one client.
 fn address(text: &str) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let prefix = || text.strip_suffix("/64")?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    bare.parse().ok().or_else(with_port).or_else(prefix)
+    let address: IpAddr = bare.parse().ok().or_else(with_port).or_else(prefix)?;
+    Some(match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        // Its /64, so that all of them are equal.
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    })
+}
+
+/// The one spelling of what [`address`] found.
+fn spelling(address: IpAddr) -> Box<str> {
+    match address {
+        IpAddr::V4(address) => address.to_string().into(),
+        IpAddr::V6(prefix) => format!("{prefix}/64").into(),
+    }
 }
 
 #[cfg(test)]

@@ -13,28 +13,32 @@ use super::link::Link;
 /// All of them are whole numbers below 2^53, which Lua's numbers hold exactly.
 ///
 /// A bucket is the text "<spent> <at>". It expires when it is full, so nobody has to clean
-/// up; a refusal changes nothing, so it writes nothing.
+/// up. A refusal takes nothing, so it writes nothing, unless the limit is a lower one than
+/// before: then the bucket holds less, or takes longer than it has left to be full.
 static TAKE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
         local time = redis.call('TIME')
         local now = time[1] * 1000000 + time[2]
         local brim, rate = ARGV[1] * 1000000, tonumber(ARGV[2])
-        local spent, at = 0, now
+        local left, at = 0, now
         local bucket = redis.call('GET', KEYS[1])
         if bucket then
             local before, when = string.match(bucket, '^(%d+) (%d+)$')
             at = math.max(tonumber(when), now)
             local regained = math.max(0, now - when) * rate
-            spent = math.min(math.max(0, before - regained), brim)
+            left = math.max(0, before - regained)
         end
-        if spent + 1000000 > brim then
-            return {0, spent}
+        local spent = math.min(left, brim)
+        local allowed = spent + 1000000 <= brim
+        if allowed then
+            spent = spent + 1000000
         end
-        spent = spent + 1000000
         local full = math.ceil(spent / rate / 1000) + 1
-        redis.call('SET', KEYS[1], string.format('%.0f %.0f', spent, at), 'PX', full)
-        return {1, spent}
+        if allowed or left > brim or redis.call('PTTL', KEYS[1]) < full then
+            redis.call('SET', KEYS[1], string.format('%.0f %.0f', spent, at), 'PX', full)
+        end
+        return {allowed and 1 or 0, spent}
         ",
     )
 });

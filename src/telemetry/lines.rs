@@ -47,18 +47,26 @@ pub fn write_to(file: RollingFile) -> io::Result<(Lines, Writing)> {
 fn write(mut file: RollingFile, messages: &Receiver<Message>) {
     while let Ok(Message::Line(line)) = messages.recv() {
         let now = SystemTime::now();
-        let mut written = file.write_line(&line, now);
+        let (mut missing, mut failed) = (0, None);
+        let mut keep = |line: &[u8]| {
+            if let Err(error) = file.write_line(line, now) {
+                missing += 1;
+                failed = Some(error);
+            }
+        };
+        keep(&line);
         let ended = loop {
             match messages.try_recv() {
-                Ok(Message::Line(line)) => written = written.and(file.write_line(&line, now)),
+                Ok(Message::Line(line)) => keep(&line),
                 Ok(Message::End) => break true,
                 Err(_) => break false,
             }
         };
-        if let Err(error) = written.and(file.flush()) {
+        // What cannot be flushed is not lost yet: it stays in the buffer, for the next time.
+        if let Some(error) = file.flush().err().or(failed) {
             // There is nobody to be told in the log itself.
-            eprintln!("lines of the log are lost: {error}");
-            lost();
+            eprintln!("{missing} lines of the log are lost, others have to wait: {error}");
+            lost(missing);
         }
         if ended {
             return;
@@ -69,8 +77,8 @@ fn write(mut file: RollingFile, messages: &Receiver<Message>) {
     }
 }
 
-fn lost() {
-    counter!("merch_log_lost_lines_total").increment(1);
+fn lost(lines: u64) {
+    counter!("merch_log_lost_lines_total").increment(lines);
 }
 
 /// One write is one line, as the subscriber has it.
@@ -79,7 +87,7 @@ impl io::Write for Lines {
         match self.0.try_send(Message::Line(line.to_vec())) {
             // After the end nobody reads any more.
             Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => lost(),
+            Err(TrySendError::Full(_)) => lost(1),
         }
         Ok(line.len())
     }
@@ -102,8 +110,28 @@ impl Drop for Writing {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn every_line_that_a_full_disk_refuses_is_counted() {
+        let full = Path::new("/dev/full");
+        let file = RollingFile::open(full, u64::MAX, SystemTime::now()).unwrap();
+        let (sender, messages) = sync_channel(WAITING);
+        // The short ones still have room in the buffer.
+        for bytes in [100, 100_000, 100, 100_000, 100_000] {
+            sender.send(Message::Line(vec![b'x'; bytes])).unwrap();
+        }
+        sender.send(Message::End).unwrap();
+        let recorder = PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || write(file, &messages));
+        let shown = recorder.handle().render();
+        assert!(shown.contains("merch_log_lost_lines_total 3\n"), "{shown}");
+    }
 
     #[test]
     fn everything_that_was_left_is_written_at_the_end() {

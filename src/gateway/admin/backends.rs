@@ -93,7 +93,8 @@ pub async fn add(
 
 /// Give a backend no more requests.
 ///
-/// It leaves when those under way are finished.
+/// It leaves when those under way are finished. A configured one stays away, whatever is read
+/// again, until it is added over this API or the configuration has ceased to name it.
 #[utoipa::path(
     post, path = "/backends/drain", tag = "backends", operation_id = "drainBackend",
     params(BackendQuery), request_body = Option<BackendBody>,
@@ -116,7 +117,8 @@ pub async fn drain(
 
 /// Forget a backend at once.
 ///
-/// Requests under way go on.
+/// Requests under way go on. A configured one stays away, whatever is read again, until it is
+/// added over this API or the configuration has ceased to name it.
 #[utoipa::path(
     delete, path = "/backends", tag = "backends", operation_id = "removeBackend",
     params(BackendQuery), request_body = Option<BackendBody>,

@@ -23,7 +23,8 @@ pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
 ///
 /// In force at once: `gateway.backends`, `gateway.upstream` but its `retry_budget`,
 /// `limits.capacity`, `limits.rate_per_sec` and `log.level`. Everything else waits for the next
-/// start. What was added over this API stays.
+/// start. What was added over this API stays, and a configured backend that was drained or
+/// removed over it stays away.
 #[utoipa::path(
     post, path = "/reload", tag = "operations", operation_id = "reload",
     responses(

@@ -43,7 +43,8 @@ pub enum AddError {
 pub struct UnknownBackend;
 
 impl Table {
-    /// Adds what `origin` leads to. A host name stays even if it leads nowhere now.
+    /// Adds what `origin` leads to. A host name stays even if it leads nowhere now. What the
+    /// operator took out is back with this, and leaves with the configuration as before.
     pub fn add(
         &mut self,
         origin: BackendUrl,
@@ -53,20 +54,22 @@ impl Table {
     ) -> Result<(), AddError> {
         let name = origin.name();
         let is_here = |entry: &Entry| entry.backend.name() == name && !entry.draining;
-        if self.sources.iter().any(|source| source.origin.name() == name)
+        let sources = self.sources.iter().filter(|source| !source.is_out());
+        if sources.clone().any(|source| source.origin.name() == name)
             || self.entries.iter().any(is_here)
         {
             return Err(AddError::Exists);
         }
-        if self.entries.len() >= MAX_BACKENDS || self.sources.len() >= MAX_BACKENDS {
+        if self.entries.len() >= MAX_BACKENDS || sources.count() >= MAX_BACKENDS {
             return Err(AddError::Full);
         }
+        let out = self.sources.extract_if(.., |source| source.origin.name() == name).next();
         let id = SourceId(self.next_id());
         let gone = CancellationToken::new();
         if origin.address().is_none() {
             self.jobs.push(Job::Resolve(id, origin.clone(), gone.clone()));
         }
-        let configured = arrival.configured;
+        let configured = arrival.configured || out.is_some();
         self.sources.push(Source { id, origin, configured, left_out: Vec::new(), gone });
         self.join_new(id, addresses, arrival.presumed, now);
         Ok(())
@@ -106,8 +109,8 @@ impl Table {
     }
 
     /// Goes on with other settings and other configured backends. Those that are named no
-    /// more are drained; those that were added at runtime stay. The new ones are left for
-    /// the caller to add.
+    /// more are drained; those that were added at runtime stay, and what the operator took out
+    /// stays away. The new ones are left for the caller to add.
     pub fn reconfigure(
         &mut self,
         options: Arc<config::Upstream>,
@@ -119,25 +122,29 @@ impl Table {
         let named = |source: &Source| {
             origins.iter().find(|origin| origin.name() == source.origin.name()).cloned()
         };
-        let mut unnamed = Vec::new();
         for source in &mut self.sources {
-            match named(source) {
-                Some(origin) => {
-                    let entries = self.entries.iter_mut().filter(|it| it.source == source.id);
-                    entries.for_each(|entry| entry.weight = origin.weight);
-                    (source.origin, source.configured) = (origin, true);
+            if let Some(origin) = named(source) {
+                let entries = self.entries.iter_mut().filter(|it| it.source == source.id);
+                entries.for_each(|entry| entry.weight = origin.weight);
+                (source.origin, source.configured) = (origin, true);
+                if source.is_out() {
+                    let source = source.origin.name();
+                    tracing::info!(
+                        source,
+                        "a configured backend stays away: the operator took it out"
+                    );
                 }
-                None if source.configured => unnamed.push(source.origin.name()),
-                None => {}
             }
         }
-        for name in unnamed {
-            // It was here a moment ago, under the same lock.
-            let _ = self.drain(&name);
+        let is_unnamed = |source: &mut Source| source.configured && named(source).is_none();
+        for source in self.sources.extract_if(.., is_unnamed) {
+            source.gone.cancel();
+            let entries = self.entries.iter_mut().filter(|it| it.source == source.id);
+            entries.for_each(|entry| entry.draining = true);
         }
     }
 
-    /// Those of `origins` that are not here.
+    /// Those of `origins` that are not here, and were not taken out by the operator either.
     pub fn unknown(&self, origins: &[BackendUrl]) -> Vec<BackendUrl> {
         let is_new = |origin: &&BackendUrl| {
             !self.sources.iter().any(|source| source.origin.name() == origin.name())
@@ -181,7 +188,8 @@ impl Table {
         presumed: bool,
         now: Instant,
     ) -> bool {
-        let Some(source) = self.sources.iter_mut().find(|source| source.id == id) else {
+        let mut sources = self.sources.iter_mut().filter(|source| !source.is_out());
+        let Some(source) = sources.find(|source| source.id == id) else {
             return false;
         };
         source.left_out.retain(|address| addresses.contains(address));
@@ -237,15 +245,18 @@ impl Table {
         });
     }
 
-    /// Takes what `name` means out of the sources, so that it does not come back by itself;
-    /// its backends.
+    /// Takes what `name` means out for the operator, so that it does not come back by itself;
+    /// its backends. A source that the configuration names is kept as a reminder of that, for
+    /// as long as it does.
     fn take_out(&mut self, name: &str) -> Result<Vec<BackendId>, UnknownBackend> {
         let name = name.to_ascii_lowercase();
-        if let Some(at) = self.sources.iter().position(|source| source.origin.name() == name) {
-            let source = self.sources.remove(at);
+        let is_meant = |source: &&Source| source.origin.name() == name && !source.is_out();
+        if let Some(source) = self.sources.iter().find(is_meant) {
             source.gone.cancel();
             let entries = self.entries.iter().filter(|entry| entry.source == source.id);
-            return Ok(entries.map(|entry| entry.backend.id()).collect());
+            let leaving = entries.map(|entry| entry.backend.id()).collect();
+            self.sources.retain(|source| source.configured || !source.is_out());
+            return Ok(leaving);
         }
         let entry = self.entries.iter().find(|entry| entry.backend.name() == name);
         let entry = entry.ok_or(UnknownBackend)?;
@@ -258,5 +269,12 @@ impl Table {
     fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
+    }
+}
+
+impl Source {
+    /// Whether the operator took it out: it is here only because the configuration names it.
+    fn is_out(&self) -> bool {
+        self.gone.is_cancelled()
     }
 }

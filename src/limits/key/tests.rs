@@ -51,9 +51,11 @@ fn addresses_are_told_apart_as_far_as_their_owners_are() {
         assert_eq!(one == other, same, "{one} {other}");
         assert_eq!(one.to_string() == other.to_string(), same, "{one} {other}");
     }
-    let (address, name) = (ClientKey::address(HERE), ClientKey::name("203.0.113.7"));
-    assert_ne!(address, name);
-    assert_ne!(address.to_string(), name.to_string());
+    for spelled in ["203.0.113.7", "2001:db8::1"] {
+        let (address, name) = (ClientKey::address(ip(spelled)), ClientKey::name(spelled));
+        assert_ne!(address, name);
+        assert_ne!(address.to_string(), name.to_string());
+    }
 }
 
 #[test]
@@ -79,6 +81,31 @@ fn a_header_names_its_client_unless_it_is_no_name() {
     let twice = [("x-api-key", "alice"), ("x-api-key", "bob")];
     for wrong in [&[][..], &[("x-api-key", "")], &[("x-api-key", &too_long)], &twice] {
         assert_eq!(by_header.key(HERE, &headers(wrong)), ClientKey::address(HERE), "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_address_in_a_header_or_a_token_is_one_client_however_it_is_spelled() {
+    let by_header = KeyBy::Header(HeaderName::from_static("x-real-ip"));
+    for (spellings, expected) in [
+        (
+            &["203.0.113.9", "203.0.113.9:890", "::ffff:203.0.113.9", "[::ffff:cb00:7109]:1"][..],
+            "n:203.0.113.9",
+        ),
+        (
+            &["2001:db8::1", "2001:DB8:0:0::2", "[2001:db8::3]", "[2001:db8::4]:890"],
+            "n:2001:db8::/64",
+        ),
+    ] {
+        for spelling in spellings {
+            let claims = json!({"sub": spelling, "exp": 4_000_000_000u64});
+            let token = token(Algorithm::HS256, SECRET, claims);
+            let of_header = by_header.key(HERE, &headers(&[("x-real-ip", spelling)]));
+            for key in [of_header, key_with(&format!("Bearer {token}"))] {
+                assert_eq!(key.to_string(), expected, "{spelling}");
+                assert!(ClientId::parse(spelling).unwrap().keys().any(|it| it == key), "{key}");
+            }
+        }
     }
 }
 
@@ -161,6 +188,14 @@ proptest! {
     fn an_id_read_again_is_the_same(text in "[0-9a-f:./\\[\\]]{1,40}|\\PC{1,60}") {
         let id = ClientId::parse(&text).unwrap();
         prop_assert_eq!(ClientId::parse(id.as_str()).unwrap(), id);
+    }
+
+    #[test]
+    fn a_limit_applies_to_whoever_comes_with_the_name_that_it_was_made_for(
+        name in "[0-9a-f:./\\[\\]]{1,40}|\\PC{1,60}",
+    ) {
+        let id = ClientId::parse(&name).unwrap();
+        prop_assert!(id.keys().any(|key| key == ClientKey::name(&name)));
     }
 
     #[test]

@@ -235,10 +235,13 @@ async fn a_gateway_goes_on_with_the_settings_that_it_is_told_to_read_again() {
     *written.lock().unwrap() = "http://127.0.0.1:2".into();
     assert_eq!(asks("POST", "/reload").await.0, 204);
     assert_eq!(names().await, [B]);
-    *written.lock().unwrap() = "nonsense".into();
-    let (status, body) = asks("POST", "/reload").await;
-    assert_eq!((status, &body["code"]), (400, &json!("invalid_config")), "{body}");
-    assert_eq!(names().await, [B]);
+    for bad in ["nonsense", ""] {
+        *written.lock().unwrap() = bad.into();
+        let (status, body) = asks("POST", "/reload").await;
+        assert_eq!((status, &body["code"]), (400, &json!("invalid_config")), "{body}");
+        assert!(body["errors"].as_str().unwrap().contains("gateway.backends"), "{body}");
+        assert_eq!(names().await, [B]);
+    }
 }
 
 #[tokio::test]

@@ -94,6 +94,44 @@ async fn a_shared_bucket_is_forgotten_by_itself_once_it_is_full() {
 }
 
 #[tokio::test]
+async fn a_lower_rate_gives_nothing_back_of_a_shared_bucket_to_whoever_goes_on_asking() {
+    let redis = TestRedis::start().await;
+    let limiter = limiter(Some(limit(200, 20)), Some(redis.link(PATIENT).await));
+    while check(&limiter, 1).await.allowed {}
+    let expires = async || {
+        let left = redis.command::<i64>(&["PTTL", "merch-store:bucket:a:203.0.113.1"]).await;
+        Duration::from_millis(left.unwrap().try_into().unwrap())
+    };
+    assert!(expires().await <= Duration::from_millis(10_001));
+    limiter.set_default(Some(limit(200, 1)));
+    let mut last = check(&limiter, 1).await;
+    while last.allowed {
+        last = check(&limiter, 1).await;
+    }
+    let left = expires().await;
+    assert!(left > Duration::from_secs(190), "{left:?}, and it is full after {last:?}");
+}
+
+#[tokio::test]
+async fn a_lower_capacity_shortens_what_a_shared_bucket_owes_as_in_memory() {
+    let redis = TestRedis::start().await;
+    let shared = limiter(Some(limit(20, 1)), Some(redis.link(PATIENT).await));
+    let local = limiter(Some(limit(20, 1)), None);
+    for (limit, asked) in [(limit(20, 1), 20), (limit(5, 1), 1), (limit(7, 1), 3)] {
+        for turn in 0..asked {
+            shared.set_default(Some(limit));
+            local.set_default(Some(limit));
+            let (shared, local) = (check(&shared, 1).await, check(&local, 1).await);
+            assert_eq!(
+                (shared.allowed, shared.remaining),
+                (local.allowed, local.remaining),
+                "{limit:?} {turn}",
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_forgot_the_script_is_told_it_again() {
     let redis = TestRedis::start().await;
     let link = redis.link(PATIENT).await;

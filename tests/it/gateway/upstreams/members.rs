@@ -203,6 +203,69 @@ async fn changed_settings_drain_who_is_not_named_any_more_and_keep_who_was_added
 }
 
 #[tokio::test]
+async fn what_the_operator_took_out_stays_away_for_as_long_as_the_settings_name_it() {
+    let upstreams = start(&unasked(&[A, B, C])).await;
+    let reloads = async |named: &[&str]| {
+        let settings = unasked(named);
+        upstreams.reconfigure(&settings.backends, &settings.upstream).await;
+    };
+    let under_way = pick(&upstreams, A);
+    upstreams.drain(A).unwrap();
+    upstreams.remove(B).unwrap();
+    reloads(&[A, B, C]).await;
+    assert_eq!(state(&upstreams, A), Some(State::Draining), "it still has a request");
+    drop(under_way);
+    reloads(&["127.0.0.1:1#weight=7", B, C]).await;
+    assert_eq!(names(&upstreams), [C]);
+    assert!(upstreams.drain(A).is_err() && upstreams.remove(B).is_err());
+
+    // Named no more and then again ...
+    reloads(&[A, C]).await;
+    reloads(&[A, B, C]).await;
+    assert_eq!(names(&upstreams), [C, B]);
+    // ... or added again, it is as if it had never been away.
+    adds(&upstreams, &format!("http://{A}")).await.unwrap();
+    assert!(matches!(adds(&upstreams, &format!("http://{A}")).await, Err(AddError::Exists)));
+    reloads(&[A, B, C]).await;
+    assert_eq!(names(&upstreams), [C, B, A]);
+    upstreams.drain(A).unwrap();
+    reloads(&[A, B, C]).await;
+    assert_eq!(names(&upstreams), [C, B]);
+    adds(&upstreams, &format!("http://{A}")).await.unwrap();
+    reloads(&[B, C]).await;
+    assert_eq!(names(&upstreams), [C, B]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_name_that_the_operator_took_out_is_not_looked_up_until_it_is_added_again() {
+    let directory = Names::default();
+    directory.lead_to(&[A.parse().unwrap()]);
+    let settings = unasked(&["shop:80"]);
+    let upstreams = start_with(&settings, directory.lookup()).await;
+    upstreams.drain("shop:80").unwrap();
+    upstreams.reconfigure(&settings.backends, &settings.upstream).await;
+    directory.lead_to(&[A.parse().unwrap(), B.parse().unwrap()]);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    assert!(names(&upstreams).is_empty());
+    adds(&upstreams, "http://shop").await.unwrap();
+    assert_eq!(names(&upstreams), [A, B]);
+    directory.lead_to(&[B.parse().unwrap()]);
+    until(&upstreams, "it is looked up again", |backends| backends.len() == 1).await;
+}
+
+#[tokio::test]
+async fn who_was_taken_out_leaves_room_for_others() {
+    let named: Vec<String> =
+        (1000..1000 + MAX_BACKENDS).map(|port| format!("127.0.0.1:{port}")).collect();
+    let named: Vec<&str> = named.iter().map(String::as_str).collect();
+    let upstreams = start(&unasked(&named)).await;
+    upstreams.remove(named[0]).unwrap();
+    adds(&upstreams, &format!("http://{A}")).await.unwrap();
+    let back = adds(&upstreams, &format!("http://{}", named[0])).await;
+    assert!(matches!(back, Err(AddError::Full)), "{back:?}");
+}
+
+#[tokio::test]
 async fn settings_that_name_only_new_backends_leave_nobody_without_one() {
     let upstreams = start(&unasked(&[A])).await;
     let under_way = pick(&upstreams, A);
