@@ -35,6 +35,10 @@ use super::request_body::{Fault, RequestBody, Stalled, Upload};
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
 
+/// Whoever waits for an answer's next part hears its alarm. One that is overdue for so long has
+/// nobody who waits.
+const OVERDUE: Duration = Duration::from_secs(1);
+
 /// Limits on connections to a backend.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientOptions {
@@ -179,7 +183,7 @@ impl Pool {
         }
         lock(&self.lent).retain(|lent| {
             let Some(lent) = lent.upgrade() else { return false };
-            lock(&lent).take_if(|connection| now >= connection.alarm.deadline).is_none()
+            lock(&lent).take_if(|connection| now >= connection.alarm.deadline + OVERDUE).is_none()
         });
         self.open.load(Ordering::Relaxed) > 0
     }
