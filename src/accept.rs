@@ -2,6 +2,7 @@
 //! at which nobody is hung up on who was told that they are connected.
 
 mod activity;
+mod watched;
 pub mod workers;
 
 use std::io;
@@ -20,6 +21,7 @@ use crate::lifecycle::Lifecycle;
 use workers::Workers;
 
 pub use activity::{Activity, Busy, keep};
+pub use watched::{Watch, Watched};
 
 /// Connections that the kernel may have ready for us (tokio listens with this backlog).
 const KERNEL_QUEUE: usize = 1024;

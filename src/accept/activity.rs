@@ -3,18 +3,17 @@
 //! One timer a connection, which looks now and then whether anything was done: decision 16 has
 //! what a timer set with every request costs.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulConnection;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+
+use super::watched::{Watch, Watched};
 
 /// How long a connection that was made while we were closing may take to ask for something.
 const FIRST_REQUEST: Duration = Duration::from_secs(1);
@@ -60,8 +59,8 @@ impl Activity {
 
     /// `io`, with what the client takes of an answer seen here: one that is slow to read is
     /// not idle.
-    pub fn watch<T>(&self, io: T) -> Watched<T> {
-        Watched { io, activity: self.clone() }
+    pub fn watch<T>(&self, io: T) -> Watched<T, Activity> {
+        Watched::new(io, self.clone())
     }
 
     /// Something was done.
@@ -90,6 +89,12 @@ impl Activity {
 impl Default for Activity {
     fn default() -> Activity {
         Activity::new()
+    }
+}
+
+impl Watch for Activity {
+    fn left(&mut self, _bytes: usize) {
+        self.touch();
     }
 }
 
@@ -138,57 +143,6 @@ async fn close<C: GracefulConnection>(
     tokio::select! {
         ended = connection => ended,
         () = activity.idle(GOODBYE) => Ok(()),
-    }
-}
-
-/// A connection whose outgoing bytes are noticed.
-#[derive(Debug)]
-pub struct Watched<T> {
-    io: T,
-    activity: Activity,
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buffer)
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
-        self.activity.touch();
-        Poll::Ready(written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices));
-        self.activity.touch();
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

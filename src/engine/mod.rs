@@ -2,8 +2,8 @@
 //!
 //! A request does not open a transaction. It becomes a command on the queue; the writer
 //! takes whatever queued up while the previous commit ran and its turn was waited for,
-//! carries it out as one serializable transaction, and only then answers. The busier the shop, the larger the
-//! batches, and the less a command costs.
+//! carries it out as one serializable transaction, and only then answers. The busier the shop,
+//! the larger the batches, and the less a command costs.
 
 mod batch;
 mod commit;

@@ -213,8 +213,8 @@ impl Pool {
         let stream =
             connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::connecting)?;
         stream.set_nodelay(true).map_err(Cause::Connect)?;
-        let io = Noted::new(stream);
-        let notes = io.notes().clone();
+        let notes = Notes::default();
+        let io = Noted::new(stream, notes.clone());
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(HEAD_LIMIT)
             // Requests are small enough to be written from one buffer.

@@ -16,12 +16,12 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Activity, keep};
+use crate::accept::{Activity, Watched, keep};
 
 use super::forwarded::Peer;
 use super::proxy::{Link, Proxy};
 use super::tls::Tls;
-use super::wire::{Verdict, Watched};
+use super::wire::{Inspector, Verdict};
 
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 128;
@@ -93,7 +93,8 @@ async fn speak<T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (verdict, activity) = (Verdict::default(), Activity::new());
-    let stream = Watched::new(stream, options.header_limit, verdict.clone(), activity.clone());
+    let inspector = Inspector::new(options.header_limit, verdict.clone(), activity.clone());
+    let stream = Watched::new(stream, inspector);
     let link = Arc::new(Link::new(proxy, peer, verdict, activity.clone()));
     let service = {
         let link = link.clone();

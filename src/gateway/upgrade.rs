@@ -37,7 +37,7 @@ impl Tunnel {
         let Tunnel { client, mut backend, first, place: _place, mut record } = self;
         let Ok(client) = client.await else { return };
         let mut client = TokioIo::new(client);
-        let notes = backend.notes().clone();
+        let notes = backend.watch().clone();
         let carrying = async {
             client.write_all(&first).await?;
             copy_bidirectional(&mut client, &mut backend).await

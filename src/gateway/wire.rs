@@ -6,15 +6,10 @@
 //! seen as they arrive: both lengths at once, a length twice, a folded line, a line without
 //! its carriage return.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-use crate::accept::Activity;
+use crate::accept::{Activity, Watch};
 
 /// The longest chunk-size line: 16 digits and a little.
 const CHUNK_LINE: usize = 64;
@@ -36,76 +31,34 @@ impl Verdict {
     }
 }
 
-/// A connection whose incoming bytes are looked at, and not changed.
+/// Looks at what goes over a client's connection.
 #[derive(Debug)]
-pub struct Watched<T> {
-    io: T,
+pub struct Inspector {
     framing: Framing,
     verdict: Verdict,
     activity: Activity,
 }
 
-impl<T> Watched<T> {
-    /// Watches `io`, on which no request head is longer than `header_limit`.
-    pub fn new(io: T, header_limit: usize, verdict: Verdict, activity: Activity) -> Watched<T> {
-        Watched { io, framing: Framing::new(header_limit), verdict, activity }
-    }
-
-    /// Some of an answer was taken, and not only of what HTTP/2 says between answers.
-    fn wrote(&self, written: &io::Result<usize>) {
-        let is_http2 = matches!(self.framing.state, State::Off);
-        if !is_http2 || written.as_ref().is_ok_and(|bytes| *bytes > CONTROL_FRAMES) {
-            self.activity.touch();
-        }
+impl Inspector {
+    /// For a connection on which no request head is longer than `header_limit`.
+    pub fn new(header_limit: usize, verdict: Verdict, activity: Activity) -> Inspector {
+        Inspector { framing: Framing::new(header_limit), verdict, activity }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
-        if self.framing.read(&buffer.filled()[before..]).is_err() {
+impl Watch for Inspector {
+    fn came(&mut self, bytes: &[u8]) {
+        if self.framing.read(bytes).is_err() {
             self.verdict.0.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes));
-        self.wrote(&written);
-        Poll::Ready(written)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.io).poll_write_vectored(cx, slices));
-        self.wrote(&written);
-        Poll::Ready(written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+    /// Some of an answer was taken, unless it is only what HTTP/2 says between answers.
+    fn left(&mut self, bytes: usize) {
+        let is_http2 = matches!(self.framing.state, State::Off);
+        if !is_http2 || bytes > CONTROL_FRAMES {
+            self.activity.touch();
+        }
     }
 }
 
