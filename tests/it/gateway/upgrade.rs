@@ -55,9 +55,8 @@ async fn a_tunnel_is_one_of_the_connections_that_a_backend_may_have() {
     assert_eq!(gateway.get("/").await.0, 503);
     client.finishes().await;
     assert_eq!(client.hears().await, "");
-    let mut next = Raw::connect(gateway.address).await;
     eventually("there is room again", async || {
-        next = Raw::connect(gateway.address).await;
+        let mut next = Raw::connect(gateway.address).await;
         next.says(WANTED).await;
         next.hears_until("\r\n\r\n").await.starts_with("HTTP/1.1 101")
     })
