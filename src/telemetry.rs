@@ -1,6 +1,7 @@
 //! What the process says of itself: logs and metrics.
 
 mod lines;
+mod plain;
 mod rolling;
 
 use std::io::IsTerminal;
@@ -9,7 +10,6 @@ use std::time::SystemTime;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -18,6 +18,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 use crate::config::{InvalidConfig, Log, LogFormat};
 
 use lines::Writing;
+use plain::Plain;
 use rolling::RollingFile;
 
 /// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
@@ -58,14 +59,7 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     let logs = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Pretty if in_colour => logs.with(lines.compact()).init(),
-        LogFormat::Pretty => {
-            // The usual formatter thinks of colours for each field even where there are none.
-            let fields = fmt::format::debug_fn(|writer, field, value| match field.name() {
-                "message" => write!(writer, "{value:?}"),
-                name => write!(writer, "{name}={value:?}"),
-            });
-            logs.with(lines.compact().fmt_fields(fields.delimited(" "))).init();
-        }
+        LogFormat::Pretty => logs.with(lines.event_format(Plain).fmt_fields(Plain)).init(),
         LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
     }
     // `init` panics if logging was started before.

@@ -124,9 +124,9 @@ impl Forwarder {
 
     /// Whether a backend may see this request although another may have seen it.
     fn is_repeatable(&self, request: &Request<RequestBody>) -> bool {
-        let has_key = request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
-        has_key
-            || (is_idempotent(request.method()) && !self.spending.contains(request.uri().path()))
+        let has_key = || request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
+        (is_idempotent(request.method()) && !self.spending.contains(request.uri().path()))
+            || has_key()
     }
 }
 
@@ -178,8 +178,8 @@ fn is_idempotent(method: &Method) -> bool {
 
 /// Lets the body of a request that expects `100 Continue` go once the backend says so.
 fn tell_when_wanted(request: &mut Request<RequestBody>) {
-    if request.headers().contains_key(EXPECT)
-        && let Some(upload) = request.body().upload()
+    if let Some(upload) = request.body().upload()
+        && request.headers().contains_key(EXPECT)
     {
         on_informational(request, move |response| {
             if response.status() == StatusCode::CONTINUE {

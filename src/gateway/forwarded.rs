@@ -23,6 +23,15 @@ const LONGEST_CHAIN: usize = 32;
 #[derive(Clone, Debug, Default)]
 pub struct Trusted(Vec<IpNet>);
 
+/// Who a request comes from.
+#[derive(Debug)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// The same, written out.
+    pub text: HeaderValue,
+}
+
 /// The other end of a connection, and what is said of every request on it.
 #[derive(Clone, Debug)]
 pub struct Peer {
@@ -58,9 +67,9 @@ impl Peer {
         }
     }
 
-    /// Replaces what `headers` say of the way of a request by what is true. Returns the
-    /// address of the client.
-    pub fn rewrite(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {
+    /// Replaces what `headers` say of the way of a request by what is true. Returns who
+    /// the client is.
+    pub fn rewrite(&self, headers: &mut HeaderMap, trusted: &Trusted) -> Client {
         if self.is_trusted {
             return self.rewrite_believing(headers, trusted);
         }
@@ -73,10 +82,10 @@ impl Peer {
             Some(host) => headers.insert(FORWARDED_HOST, host),
             None => headers.remove(FORWARDED_HOST),
         };
-        self.address
+        Client { address: self.address, text: self.forwarded_for.clone() }
     }
 
-    fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> IpAddr {
+    fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> Client {
         let told = match headers.contains_key(FORWARDED_FOR) {
             true => addresses(headers, &FORWARDED_FOR, ',', parse_address),
             false => addresses(headers, &FORWARDED, ',', parse_element),
@@ -100,6 +109,7 @@ impl Peer {
         let host = host.or(headers.get(HOST)).cloned();
 
         let mut forwarded_for = chain[0].to_string();
+        let client = Client { address: chain[0], text: header_value(&forwarded_for) };
         let mut forwarded = element(chain[0], host.as_ref(), scheme);
         for address in &chain[1..] {
             let _ = write!(forwarded_for, ", {address}");
@@ -113,7 +123,7 @@ impl Peer {
             Some(host) => headers.insert(FORWARDED_HOST, host),
             None => headers.remove(FORWARDED_HOST),
         };
-        chain[0]
+        client
     }
 }
 
@@ -186,7 +196,7 @@ mod tests {
             headers.append(*name, value.parse().unwrap());
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), "http", &trusted);
-        let client = peer.rewrite(&mut headers, &trusted);
+        let client = peer.rewrite(&mut headers, &trusted).address;
         let one = |name: HeaderName| {
             assert_eq!(headers.get_all(&name).iter().count(), 1, "{name}");
             headers[name].to_str().unwrap().to_owned()

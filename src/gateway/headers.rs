@@ -8,6 +8,7 @@ use hyper::header::{
 use hyper::http::request;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Uri, Version};
+use uuid::Uuid;
 
 use super::answer::Refusal;
 use super::forwarded::is_host;
@@ -95,6 +96,9 @@ fn settle_host(head: &mut request::Parts) -> Result<(), Refusal> {
 
 /// Removes what belongs to the connection that `headers` came on.
 pub fn strip(headers: &mut HeaderMap) {
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = connection_options(headers)
         .filter(|option| !["keep-alive", "close"].contains(option))
         .filter_map(|option| option.parse().ok())
@@ -130,8 +134,9 @@ pub fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     if let Some(given) = headers.get(REQUEST_ID).filter(plain) {
         return given.clone();
     }
-    let id = format!("{:032x}", rand::random::<u128>());
-    let id = HeaderValue::try_from(id).expect("hexadecimal digits are a header value");
+    let mut text = Uuid::encode_buffer();
+    let text = Uuid::new_v4().simple().encode_lower(&mut text);
+    let id = HeaderValue::from_str(text).expect("hexadecimal digits are a header value");
     headers.insert(REQUEST_ID, id.clone());
     id
 }

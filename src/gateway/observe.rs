@@ -1,6 +1,5 @@
 //! What is written down of every request: metrics and a line in the log.
 
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -53,7 +52,7 @@ pub struct Record {
     started: Instant,
     /// Its id, which the answer bears too.
     pub id: HeaderValue,
-    client: IpAddr,
+    client: HeaderValue,
     method: Method,
     uri: Uri,
     status: StatusCode,
@@ -69,11 +68,12 @@ pub struct Record {
 }
 
 impl Record {
-    /// A request that has just arrived, answered by nobody yet; `logged` if it gets a line.
+    /// A request that has just arrived from `client`, answered by nobody yet; `logged` if it gets
+    /// a line.
     pub fn new(
         request: (Method, Uri),
         id: HeaderValue,
-        client: IpAddr,
+        client: HeaderValue,
         own: Arc<Answers>,
         logged: bool,
         busy: Busy,
@@ -168,18 +168,17 @@ impl Drop for Record {
         self.taken_back();
         self.answers.count(self.status, elapsed);
         if self.logged {
-            // The path and not the query: that may hold what is not ours. Nothing here has a
-            // space or a line end in it, so nothing needs to be quoted.
+            // The path and not the query: that may hold what is not ours.
             tracing::info!(
                 target: "merch_store::access",
-                id = %self.id.to_str().unwrap_or_default(),
-                client = %self.client,
-                method = %self.method.as_str(),
-                path = %self.uri.path(),
+                id = self.id.to_str().unwrap_or_default(),
+                client = self.client.to_str().unwrap_or_default(),
+                method = self.method.as_str(),
+                path = self.uri.path(),
                 status = self.status.as_u16(),
                 milliseconds = elapsed.as_micros() as f64 / 1000.0,
                 bytes = self.bytes,
-                backend = %self.answers.backend,
+                backend = self.answers.backend,
                 cut = self.cut,
                 "answered",
             );

@@ -106,7 +106,7 @@ impl Proxy {
         let mut record = Record::new(
             target,
             id,
-            client,
+            client.text,
             proxy.own.clone(),
             proxy.options.access_log,
             link.activity.begin(),
@@ -116,7 +116,7 @@ impl Proxy {
             Err(refusal) => Err(refusal),
             Ok(Some(healthy)) => return proxy.healthy(healthy, record),
             Ok(None) => {
-                decision = proxy.gate.check(client, &head.headers).await;
+                decision = proxy.gate.check(client.address, &head.headers).await;
                 match &decision {
                     Some(decision) if !decision.allowed => Err(Refusal::RateLimited),
                     _ => proxy.pass_on(head, incoming, upgrade.as_ref(), &mut record).await,
@@ -168,17 +168,18 @@ impl Proxy {
         if incoming.size_hint().lower() > self.options.body_limit {
             return Err(Refusal::BodyTooLarge);
         }
-        let expects = head.headers.contains_key(EXPECT);
         headers::frame(&mut head.headers, &incoming);
         if let Some((_, protocol)) = upgrade {
             headers::insert_upgrade(&mut head.headers, protocol.clone());
         }
         let body = if incoming.is_end_stream() {
             RequestBody::Empty
-        } else if !expects && is_small(&incoming) {
-            RequestBody::take(incoming, self.options.body_timeout).await?
         } else {
-            RequestBody::stream(incoming, self.options.body_limit, expects)
+            let expects = head.headers.contains_key(EXPECT);
+            match !expects && is_small(&incoming) {
+                true => RequestBody::take(incoming, self.options.body_timeout).await?,
+                false => RequestBody::stream(incoming, self.options.body_limit, expects),
+            }
         };
         let request = Request::from_parts(head, body);
         let (mut response, connection) = self.forwarder.forward(request, record).await?;
