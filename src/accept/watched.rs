@@ -28,11 +28,6 @@ impl<T, W: Watch> Watched<T, W> {
         Watched { io, watch }
     }
 
-    /// Who watches.
-    pub fn watch(&self) -> &W {
-        &self.watch
-    }
-
     fn tell(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes @ 1..)) = written {
             self.watch.left(bytes);

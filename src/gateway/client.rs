@@ -2,38 +2,30 @@
 //! proxy must know what such a client hides: whether a connection was made, and whether a
 //! byte of the request left on it. Nothing here tries anything twice that a backend may have
 //! seen.
-//!
-//! No connection has a task of its own: it runs inside the request that uses it. So an answer
-//! does not have to wake a second task, and a request that is dropped takes its connection
-//! along.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use std::{fmt, io};
 
 use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
+use hyper::Response;
+use hyper::body::Frame;
+use hyper::http::request;
 use rustix::io::Errno;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use crate::accept::workers;
 
-use super::noted::{Noted, Notes};
-use super::request_body::{Fault, RequestBody, Stalled, Upload};
-
-/// The largest answer head, in bytes.
-const HEAD_LIMIT: usize = 64 * 1024;
+use super::exchange::{Exchange, Lost};
+use super::http1::Decoder;
+use super::request_body::{Fault, RequestBody, Stalled};
 
 /// Whoever waits for an answer's next part hears its alarm. One that is overdue for so long has
 /// nobody who waits.
@@ -81,8 +73,8 @@ pub struct Unanswered {
     pub cause: Cause,
     /// Whether a byte of it may have reached the backend.
     pub sent: bool,
-    /// The request as it was, if nothing of it was used.
-    pub request: Option<Request<RequestBody>>,
+    /// Its body, as far as it is left.
+    pub body: RequestBody,
 }
 
 /// Why there is no answer.
@@ -102,7 +94,7 @@ pub enum Cause {
     ConnectTimeout,
     /// The connection broke, or what came was no answer.
     #[error("{0}")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] io::Error),
     /// What came cannot be passed on.
     #[error("{0}")]
     Unfit(&'static str),
@@ -133,6 +125,15 @@ impl Cause {
     }
 }
 
+impl From<Lost> for Cause {
+    fn from(lost: Lost) -> Cause {
+        match lost {
+            Lost::Client(fault) => Cause::Client(fault),
+            Lost::Broken(error) => Cause::Broken(error),
+        }
+    }
+}
+
 impl Pool {
     /// No connections yet, to `address`.
     pub fn new(address: SocketAddr, options: ClientOptions) -> Pool {
@@ -141,33 +142,38 @@ impl Pool {
         Pool { address, options, idle, open: AtomicUsize::new(0), uploads, lent: Mutex::default() }
     }
 
-    /// Sends `request`, which must be well-formed HTTP/1.1, and waits for the head of its
-    /// answer. The connection must be kept until the body is read.
+    /// Sends a request of `head`, which must be well-formed HTTP/1.1, and `body`, and waits for
+    /// the head of its answer. The answer's body comes on the connection.
     pub async fn send(
         self: &Arc<Pool>,
-        mut request: Request<RequestBody>,
-    ) -> Result<(Response<Incoming>, Box<Connection>), Unanswered> {
-        let room = match request.body() {
+        head: &request::Parts,
+        mut body: RequestBody,
+    ) -> Result<(Response<Decoder>, Box<Connection>), Unanswered> {
+        let room = match body {
             RequestBody::Streamed(_) => self.uploads.try_acquire().map(Some),
             RequestBody::Empty | RequestBody::Whole(_) => Ok(None),
         };
         let Ok(_room) = room else {
-            return Err(Unanswered { cause: Cause::Full, sent: false, request: Some(request) });
+            return Err(Unanswered { cause: Cause::Full, sent: false, body });
         };
         while let Some(mut connection) = self.take() {
-            match connection.send(request).await {
-                Ok(response) => return Ok((response, connection)),
-                // The backend had closed it: nothing has happened yet.
-                Err(Unanswered { sent: false, request: Some(again), .. }) => request = again,
-                Err(unanswered) => return Err(unanswered),
+            // The backend may have closed it: nothing has happened yet.
+            if connection.exchange.is_free() {
+                match connection.send(head, body).await {
+                    Ok(response) => return Ok((response, connection)),
+                    Err(Unanswered { sent: false, cause: Cause::Broken(_), body: unused }) => {
+                        body = unused;
+                    }
+                    Err(unanswered) => return Err(unanswered),
+                }
             }
         }
         match self.connect().await {
             Ok(mut connection) => {
-                let response = connection.send(request).await?;
+                let response = connection.send(head, body).await?;
                 Ok((response, connection))
             }
-            Err(cause) => Err(Unanswered { cause, sent: false, request: Some(request) }),
+            Err(cause) => Err(Unanswered { cause, sent: false, body }),
         }
     }
 
@@ -213,24 +219,11 @@ impl Pool {
         let stream =
             connecting.await.map_err(|_| Cause::ConnectTimeout)?.map_err(Cause::connecting)?;
         stream.set_nodelay(true).map_err(Cause::Connect)?;
-        let notes = Notes::default();
-        let io = Noted::new(stream, notes.clone());
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(HEAD_LIMIT)
-            // Requests are small enough to be written from one buffer.
-            .writev(false)
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(Cause::Broken)?;
         let deadline = Instant::now() + self.options.body_timeout;
         Ok(Box::new(Connection {
-            sender,
-            driver: Some(driver),
-            ended: false,
-            notes,
+            exchange: Exchange::new(stream),
             alarm: Alarm { sleep: Box::pin(sleep_until(deadline)), deadline },
             idle_since: deadline,
-            upload: None,
             worker: workers::current(),
             place,
         }))
@@ -266,18 +259,11 @@ impl Drop for Place {
     }
 }
 
-/// A connection to a backend, with at most one request on it.
+/// A connection to a backend, with limits on how long anything may take.
 pub struct Connection {
-    sender: SendRequest<RequestBody>,
-    /// Gone once it has ended without having taken the request.
-    driver: Option<http1::Connection<TokioIo<Noted>, RequestBody>>,
-    /// The driver must not be polled any more.
-    ended: bool,
-    notes: Notes,
+    exchange: Exchange,
     alarm: Alarm,
     idle_since: Instant,
-    /// The body of the request on it, if that is still on its way.
-    upload: Option<Upload>,
     /// The thread whose runtime has its socket.
     worker: usize,
     place: Place,
@@ -286,81 +272,46 @@ pub struct Connection {
 impl Connection {
     async fn send(
         &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Unanswered> {
-        let options = self.place.0.options;
-        let upload = request.body().upload();
-        self.upload.clone_from(&upload);
-        self.notes.clear();
-        self.alarm.set(
-            Instant::now()
-                + options.response_timeout.min(match upload {
-                    Some(_) => options.body_timeout,
-                    None => options.response_timeout,
-                }),
-        );
-        // The driver below hands the answer over within this task: nobody needs waking, and
-        // tokio's budget, which would ask for a waker, is the driver's business.
-        let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
+        head: &request::Parts,
+        body: RequestBody,
+    ) -> Result<Response<Decoder>, Unanswered> {
+        let Connection { exchange, alarm, place, .. } = self;
+        let options = place.0.options;
+        let begun = exchange.begin(head, body);
+        let patience = match exchange.body() {
+            RequestBody::Streamed(_) => options.response_timeout.min(options.body_timeout),
+            RequestBody::Empty | RequestBody::Whole(_) => options.response_timeout,
+        };
+        alarm.set(Instant::now() + patience);
         let answered = std::future::poll_fn(|cx| {
-            let quiet = &mut Context::from_waker(Waker::noop());
-            if let Some(driver) = &mut self.driver
-                && !self.ended
-            {
-                self.ended = Pin::new(driver).poll(cx).is_ready();
+            begun.map_err(Cause::Client)?;
+            if let Poll::Ready(answered) = exchange.poll_answer(cx) {
+                return Poll::Ready(answered.map_err(Cause::from));
             }
-            if let Poll::Ready(answered) = answer.as_mut().poll(quiet) {
-                return Poll::Ready(Ok(answered));
-            }
-            if self.ended {
-                // It ended before it took the request; dropped, it gives the request back.
-                self.driver = None;
-                return answer.as_mut().poll(quiet).map(Ok);
-            }
-            let late = || {
-                upload
-                    .as_ref()
-                    .map(|upload| upload.deadline(options.body_timeout, options.response_timeout))
-            };
+            let late = || exchange.body().deadline(options.body_timeout, options.response_timeout);
             // A body may end at any moment, and then there is less time.
             let soon = || Instant::now() + options.response_timeout;
-            ready!(self.alarm.poll(cx, || late().map(|(deadline, _)| deadline.min(soon()))));
-            Poll::Ready(Err(late().map_or(Stalled::Backend, |(_, stalled)| stalled)))
+            ready!(alarm.poll(cx, || late().map(|(deadline, _)| deadline.min(soon()))));
+            Poll::Ready(Err(match late() {
+                Some((_, Stalled::Client)) => Cause::ClientTimeout,
+                Some((_, Stalled::Backend)) | None => Cause::Timeout,
+            }))
         });
         let answered = answered.await;
-        let sent = self.notes.sent();
-        match answered {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(mut error)) => {
-                let request = error.take_message();
-                let fault = upload.and_then(|upload| upload.fault());
-                let cause = match fault {
-                    Some(fault) => Cause::Client(fault),
-                    None => Cause::Broken(error.into_error()),
-                };
-                Err(Unanswered { cause, sent, request })
-            }
-            Err(stalled) => {
-                let cause = match stalled {
-                    Stalled::Client => Cause::ClientTimeout,
-                    Stalled::Backend => Cause::Timeout,
-                };
-                Err(Unanswered { cause, sent, request: None })
-            }
-        }
+        answered.map_err(|cause| Unanswered {
+            cause,
+            sent: exchange.has_sent(),
+            body: exchange.take_body(),
+        })
     }
 
-    /// Lets the connection read and write; ready when it has ended.
-    pub fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(driver) = &mut self.driver
-            && !self.ended
-        {
-            ready!(Pin::new(driver).poll(cx)).unwrap_or_else(|error| {
-                tracing::debug!(%error, "a backend's connection ended");
-            });
-            self.ended = true;
-        }
-        Poll::Ready(())
+    /// The next part of an answer's body, which ends where `decoder` says.
+    pub fn poll_frame(
+        &mut self,
+        decoder: &mut Decoder,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
+        self.exchange.poll_frame(decoder, cx)
     }
 
     /// Ready when the answer's body has stood still for too long.
@@ -376,7 +327,7 @@ impl Connection {
     /// Whether the client has stopped its request's body, or spoilt it: what comes of that is
     /// not the backend's fault.
     pub fn is_let_down(&self) -> bool {
-        self.upload.as_ref().is_some_and(Upload::is_let_down)
+        self.exchange.body().is_let_down()
     }
 
     /// For an answer that may take long: its pool closes the connection if nobody has asked for
@@ -390,22 +341,24 @@ impl Connection {
 
     /// Gives the connection back to its pool, if it can take another request.
     pub fn release(mut self: Box<Connection>) {
-        // Wakers are forgotten: what happens to it now is nobody's business until it is used.
-        let quiet = &mut Context::from_waker(Waker::noop());
-        if self.drive(quiet).is_ready() || !self.sender.is_ready() {
+        if !self.exchange.is_free() {
             return;
         }
         self.idle_since = Instant::now();
-        self.upload = None;
         let (pool, worker) = (self.place.0.clone(), self.worker);
         lock(&pool.idle[worker]).push_back(self);
     }
 
+    /// The body of its request, as far as it is left.
+    pub fn into_body(mut self: Box<Connection>) -> RequestBody {
+        self.exchange.take_body()
+    }
+
     /// The socket, what was read from it beyond the answer that switched protocols, and its
     /// place among the backend's connections.
-    pub fn into_tunnel(mut self: Box<Connection>) -> Option<(Noted, Bytes, Place)> {
-        let parts = self.driver.take().filter(|_| self.ended)?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf, self.place))
+    pub fn into_tunnel(self: Box<Connection>) -> (TcpStream, Bytes, Place) {
+        let (stream, first) = self.exchange.into_parts();
+        (stream, first, self.place)
     }
 }
 

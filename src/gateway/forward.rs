@@ -3,11 +3,9 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::ext::on_informational;
-use hyper::header::{EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, UPGRADE};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::header::{EXPECT, HOST, HeaderName, HeaderValue, UPGRADE};
+use hyper::http::request;
+use hyper::{Method, Response, StatusCode};
 use metrics::{Counter, counter};
 
 use crate::lifecycle::Lifecycle;
@@ -15,10 +13,11 @@ use crate::lifecycle::Lifecycle;
 use super::answer::Refusal;
 use super::client::{Cause, ClientOptions, Connection, Unanswered};
 use super::headers;
+use super::http1::Decoder;
 use super::lanes::{Lane, Lanes};
 use super::observe::Record;
 use super::paths::Paths;
-use super::request_body::{Fault, RequestBody, Upload};
+use super::request_body::{Fault, RequestBody};
 use super::upstream::{Backend, BackendId, Failure, RetryBudget, Upstreams};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,17 +35,6 @@ pub struct Forwarder {
     /// Where even a GET changes something.
     spending: Paths,
     retries: Counter,
-}
-
-/// What a request was before a backend was given it.
-struct Copy {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    /// Its body, if that is whole.
-    whole: Option<Bytes>,
-    /// Its body on the way, if it has one and may be repeated.
-    upload: Option<Upload>,
 }
 
 impl Forwarder {
@@ -71,17 +59,20 @@ impl Forwarder {
         self.lanes.sweep(lifecycle).await;
     }
 
-    /// The answer to `request`, whose head is fit for a backend, and the connection that its
-    /// body comes on. Each backend is asked at most once.
+    /// The answer to a request, whose `head` is fit for a backend, and the connection that the
+    /// answer's body comes on. Each backend is asked at most once.
     pub async fn forward(
         &self,
-        mut request: Request<RequestBody>,
+        mut head: request::Parts,
+        mut body: RequestBody,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Box<Connection>), Refusal> {
-        tell_when_wanted(&mut request);
-        let repeatable = self.is_repeatable(&request);
-        let copy = Copy::of(&request, repeatable);
-        let has_host = request.headers().contains_key(HOST);
+    ) -> Result<(Response<Decoder>, Box<Connection>), Refusal> {
+        let repeatable = self.is_repeatable(&head);
+        if repeatable {
+            body.keep();
+        }
+        let has_host = head.headers.contains_key(HOST);
+        let wants_upgrade = head.headers.contains_key(UPGRADE);
         let mut tried: Vec<BackendId> = Vec::new();
         let mut refusal = Refusal::NoBackend;
         // Whether a backend had to do with it: that there is no connection free costs it nothing.
@@ -101,73 +92,36 @@ impl Forwarder {
             let lane = self.lanes.to(&picked.backend);
             record.given_to(lane.answers.clone(), picked);
             if !has_host {
-                request.headers_mut().insert(HOST, host_of(&lane.backend));
+                head.headers.insert(HOST, host_of(&lane.backend));
             }
-            let wants_upgrade = request.headers().contains_key(UPGRADE);
-            let unanswered = match lane.pool.send(request).await {
+            let unanswered = match lane.pool.send(&head, body).await {
                 Ok((mut response, connection)) => match fit(&mut response, wants_upgrade) {
                     Ok(()) => return Ok((response, connection)),
-                    Err(why) => Unanswered { cause: Cause::Unfit(why), sent: true, request: None },
+                    Err(why) => Unanswered {
+                        cause: Cause::Unfit(why),
+                        sent: true,
+                        body: connection.into_body(),
+                    },
                 },
                 Err(unanswered) => unanswered,
             };
             again |= !unanswered.cause.is_here();
             refusal = miss(&lane, &unanswered, refusal, record)?;
-            let unsent = match unanswered {
-                Unanswered { sent: true, .. } if !repeatable => None,
-                Unanswered { request: Some(request), .. } => Some(request),
-                Unanswered { request: None, .. } => copy.as_ref().and_then(Copy::request),
-            };
-            request = unsent.ok_or(refusal)?;
+            if unanswered.sent && !repeatable {
+                return Err(refusal);
+            }
+            body = unanswered.body.again().ok_or(refusal)?;
+            if let RequestBody::Whole(_) = body {
+                // Nobody waits to be told to send what is here already.
+                head.headers.remove(EXPECT);
+            }
         }
     }
 
     /// Whether a backend may see this request although another may have seen it.
-    fn is_repeatable(&self, request: &Request<RequestBody>) -> bool {
-        let has_key = || request.headers().get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
-        (is_idempotent(request.method()) && !self.spending.contains(request.uri().path()))
-            || has_key()
-    }
-}
-
-impl Copy {
-    /// None of a request that could not be made again: with a body that nobody keeps.
-    fn of(request: &Request<RequestBody>, repeatable: bool) -> Option<Copy> {
-        let upload = request.body().upload();
-        if let Some(upload) = &upload {
-            if !repeatable {
-                return None;
-            }
-            upload.keep();
-        }
-        let whole = match request.body() {
-            RequestBody::Whole(bytes) => Some(bytes.clone()),
-            RequestBody::Empty | RequestBody::Streamed(_) => None,
-        };
-        Some(Copy {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            whole,
-            upload,
-        })
-    }
-
-    /// The request once more, if all of its body is there.
-    fn request(&self) -> Option<Request<RequestBody>> {
-        let mut request = Request::new(match (&self.whole, &self.upload) {
-            (Some(bytes), _) => RequestBody::Whole(bytes.clone()),
-            (None, Some(upload)) => RequestBody::Whole(upload.kept()?),
-            (None, None) => RequestBody::Empty,
-        });
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if self.upload.is_some() {
-            // Nobody waits to be told to send what is here already.
-            request.headers_mut().remove(EXPECT);
-        }
-        Some(request)
+    fn is_repeatable(&self, head: &request::Parts) -> bool {
+        let has_key = || head.headers.get(IDEMPOTENCY_KEY).is_some_and(|key| !key.is_empty());
+        (is_idempotent(&head.method) && !self.spending.contains(head.uri.path())) || has_key()
     }
 }
 
@@ -176,25 +130,13 @@ fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
 }
 
-/// Lets the body of a request that expects `100 Continue` go once the backend says so.
-fn tell_when_wanted(request: &mut Request<RequestBody>) {
-    if let Some(upload) = request.body().upload()
-        && request.headers().contains_key(EXPECT)
-    {
-        on_informational(request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                upload.is_wanted();
-            }
-        });
-    }
-}
-
 /// Makes a backend's answer fit for the client, or says why it is none.
-fn fit(response: &mut Response<Incoming>, wants_upgrade: bool) -> Result<(), &'static str> {
+fn fit(response: &mut Response<Decoder>, wants_upgrade: bool) -> Result<(), &'static str> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS && !wants_upgrade {
         return Err("101 to a request that asked for nothing of the kind");
     }
-    headers::admit_answer(response.headers_mut())
+    headers::strip(response.headers_mut());
+    Ok(())
 }
 
 /// Writes down that `lane`'s backend did not answer. Returns what the client is told if no

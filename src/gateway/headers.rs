@@ -141,22 +141,6 @@ pub fn request_id(headers: &mut HeaderMap) -> HeaderValue {
     id
 }
 
-/// Makes the head of a backend's answer fit for the client, or says that it is none.
-pub fn admit_answer(headers: &mut HeaderMap) -> Result<(), &'static str> {
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some() || length.is_some_and(|it| it.as_bytes().contains(&b',')) {
-        return Err("more than one length");
-    }
-    if let Some(encoding) = headers.get(TRANSFER_ENCODING)
-        && (length.is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Err("an ambiguous transfer-encoding");
-    }
-    strip(headers);
-    Ok(())
-}
-
 /// Says of a message that its connection is to be switched to `protocol`.
 pub fn insert_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));

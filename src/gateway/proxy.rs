@@ -20,6 +20,7 @@ use super::client::Connection;
 use super::forward::Forwarder;
 use super::forwarded::{Peer, Trusted};
 use super::headers;
+use super::http1::Decoder;
 use super::observe::{Answers, Record};
 use super::paths::Paths;
 use super::request_body::{RequestBody, is_small};
@@ -131,7 +132,7 @@ impl Proxy {
                 }
                 _ => {
                     record.answered(response.status());
-                    response.map(|body| ResponseBody::backend(body, connection, record))
+                    response.map(|decoder| ResponseBody::backend(decoder, connection, record))
                 }
             },
         };
@@ -164,7 +165,7 @@ impl Proxy {
         incoming: Incoming,
         upgrade: Option<&Upgrade>,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Box<Connection>), Refusal> {
+    ) -> Result<(Response<Decoder>, Box<Connection>), Refusal> {
         if incoming.size_hint().lower() > self.options.body_limit {
             return Err(Refusal::BodyTooLarge);
         }
@@ -181,8 +182,7 @@ impl Proxy {
                 false => RequestBody::stream(incoming, self.options.body_limit, expects),
             }
         };
-        let request = Request::from_parts(head, body);
-        let (mut response, connection) = self.forwarder.forward(request, record).await?;
+        let (mut response, connection) = self.forwarder.forward(head, body, record).await?;
         response.headers_mut().entry(REQUEST_ID).or_insert_with(|| record.id.clone());
         Ok((response, connection))
     }
@@ -228,7 +228,7 @@ impl Link {
         &self,
         client: OnUpgrade,
         protocol: HeaderValue,
-        response: Response<Incoming>,
+        response: Response<Decoder>,
         connection: Box<Connection>,
         mut record: Record,
     ) -> Response<ResponseBody> {
@@ -236,7 +236,7 @@ impl Link {
         record.completed();
         let mut response = response.map(|_| ResponseBody::none());
         headers::insert_upgrade(response.headers_mut(), protocol);
-        self.becomes(Tunnel::new(client, connection, record));
+        self.becomes(Some(Tunnel::new(client, connection, record)));
         response
     }
 

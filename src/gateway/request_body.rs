@@ -2,12 +2,11 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Incoming};
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::answer::Refusal;
@@ -37,24 +36,23 @@ pub struct Streamed {
     incoming: Incoming,
     /// Bytes that may still come.
     left: u64,
-    upload: Upload,
     /// Until the backend says that it wants the body, or says nothing for so long.
     gate: Option<Pin<Box<Sleep>>>,
-}
-
-/// How a request's body is getting on, for whoever waits for the answer.
-#[derive(Clone, Debug)]
-pub struct Upload(Arc<Mutex<Progress>>);
-
-#[derive(Debug)]
-struct Progress {
+    /// When something last came, or might have for the first time.
     since: Instant,
-    ended: bool,
     waits_for_client: bool,
-    wanted: bool,
-    fault: Option<Fault>,
+    state: State,
     /// What has come so far; none if it is not wanted or too much.
     kept: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Nothing has come yet.
+    Untouched,
+    Begun,
+    Ended,
+    Spoilt,
 }
 
 /// What a client did wrong with its request's body.
@@ -98,155 +96,118 @@ impl RequestBody {
     /// Passes `incoming` on as it comes, at most `limit` bytes of it. If the client
     /// `expects_continue`, only once the backend wants it.
     pub fn stream(incoming: Incoming, limit: u64, expects_continue: bool) -> RequestBody {
-        let progress = Progress {
-            since: Instant::now(),
-            ended: false,
-            waits_for_client: false,
-            wanted: false,
-            fault: None,
-            kept: None,
-        };
         RequestBody::Streamed(Box::new(Streamed {
             incoming,
             left: limit,
-            upload: Upload(Arc::new(Mutex::new(progress))),
             gate: expects_continue.then(|| Box::pin(sleep(CONTINUE_PATIENCE))),
+            since: Instant::now(),
+            waits_for_client: false,
+            state: State::Untouched,
+            kept: None,
         }))
     }
 
-    /// Where to look how it is getting on; nowhere if there is nothing to wait for.
-    pub fn upload(&self) -> Option<Upload> {
-        match self {
-            RequestBody::Empty | RequestBody::Whole(_) => None,
-            RequestBody::Streamed(body) => Some(body.upload.clone()),
+    /// Keeps what comes from now on, unless it is too much, in case it must be sent again.
+    pub fn keep(&mut self) {
+        if let RequestBody::Streamed(body) = self {
+            body.kept = Some(Vec::new());
         }
     }
-}
 
-impl Upload {
+    /// All of the body once more, if it can be had.
+    pub fn again(self) -> Option<RequestBody> {
+        match self {
+            RequestBody::Streamed(body) => match body.state {
+                State::Untouched => Some(RequestBody::Streamed(body)),
+                State::Ended => body.kept.map(|kept| RequestBody::Whole(kept.into())),
+                State::Begun | State::Spoilt => None,
+            },
+            whole => Some(whole),
+        }
+    }
+
     /// The backend has said that it wants the body.
-    pub fn is_wanted(&self) {
-        self.progress().wanted = true;
-    }
-
-    /// Keeps what comes from now on, unless it is too much.
-    pub fn keep(&self) {
-        self.progress().kept = Some(Vec::new());
-    }
-
-    /// All of the body, if it has come to its end and was kept.
-    pub fn kept(&self) -> Option<Bytes> {
-        let progress = self.progress();
-        progress.kept.clone().filter(|_| progress.ended).map(Bytes::from)
-    }
-
-    /// What the client did wrong, if it did.
-    pub fn fault(&self) -> Option<Fault> {
-        self.progress().fault
+    pub fn is_wanted(&mut self) {
+        if let RequestBody::Streamed(body) = self {
+            body.open();
+        }
     }
 
     /// Whether the client spoilt it, or is the one who is waited for.
     pub fn is_let_down(&self) -> bool {
-        let progress = self.progress();
-        progress.fault.is_some() || (progress.waits_for_client && !progress.ended)
-    }
-
-    /// When it has stood still for too long, and then who has.
-    pub fn deadline(&self, body: Duration, response: Duration) -> (Instant, Stalled) {
-        let progress = self.progress();
-        match (progress.ended, progress.waits_for_client) {
-            (true, _) => (progress.since + response, Stalled::Backend),
-            (false, true) => (progress.since + body, Stalled::Client),
-            (false, false) => (progress.since + body, Stalled::Backend),
+        match self {
+            RequestBody::Empty | RequestBody::Whole(_) => false,
+            RequestBody::Streamed(body) => match body.state {
+                State::Spoilt => true,
+                State::Ended => false,
+                State::Untouched | State::Begun => body.waits_for_client,
+            },
         }
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().expect("nobody panics with it")
-    }
-}
-
-impl Progress {
-    /// Keeps `frame` with those before it; trailers are not kept, and so neither is a body
-    /// that has some.
-    fn keep(&mut self, frame: &Frame<Bytes>) {
-        let kept = self.kept.take();
-        self.kept = kept.zip(frame.data_ref()).and_then(|(mut kept, data)| {
-            kept.extend_from_slice(data);
-            (kept.len() as u64 <= SMALL).then_some(kept)
-        });
+    /// When it has stood still for too long, and then who has; none if nothing of it is still
+    /// to come from a client.
+    pub fn deadline(&self, body: Duration, response: Duration) -> Option<(Instant, Stalled)> {
+        match self {
+            RequestBody::Empty | RequestBody::Whole(_) => None,
+            RequestBody::Streamed(it) => Some(match (it.state, it.waits_for_client) {
+                (State::Ended, _) => (it.since + response, Stalled::Backend),
+                (_, true) => (it.since + body, Stalled::Client),
+                (_, false) => (it.since + body, Stalled::Backend),
+            }),
+        }
     }
 }
 
 impl Streamed {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+    /// The next bytes, none after the last.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Fault>>> {
         if let Some(gate) = &mut self.gate {
-            let wanted = self.upload.progress().wanted;
-            if !wanted {
-                ready!(gate.as_mut().poll(cx));
-            }
-            self.gate = None;
-            self.upload.progress().since = Instant::now();
+            ready!(gate.as_mut().poll(cx));
+            self.open();
         }
-        let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        let mut progress = self.upload.progress();
-        progress.waits_for_client = polled.is_pending();
-        let frame = ready!(polled);
-        progress.since = Instant::now();
-        let fault = match frame {
-            Some(Ok(frame)) => {
-                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                match self.left.checked_sub(length) {
-                    Some(left) => {
-                        self.left = left;
-                        progress.keep(&frame);
-                        progress.ended = self.incoming.is_end_stream();
-                        return Poll::Ready(Some(Ok(frame)));
-                    }
-                    None => Fault::TooLarge,
+        loop {
+            let polled = Pin::new(&mut self.incoming).poll_frame(cx);
+            self.waits_for_client = polled.is_pending();
+            let frame = ready!(polled);
+            self.since = Instant::now();
+            self.state = State::Begun;
+            let fault = match frame {
+                None => {
+                    self.state = State::Ended;
+                    return Poll::Ready(None);
                 }
-            }
-            Some(Err(_)) => Fault::Broken,
-            None => {
-                progress.ended = true;
-                return Poll::Ready(None);
-            }
-        };
-        progress.fault = Some(fault);
-        Poll::Ready(Some(Err(fault)))
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match &mut *self {
-            RequestBody::Empty => Poll::Ready(None),
-            RequestBody::Streamed(body) => body.poll(cx),
-            RequestBody::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            RequestBody::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+                Some(Err(_)) => Fault::Broken,
+                Some(Ok(frame)) => {
+                    // Trailers say nothing that anybody has to know (RFC 9110, 6.5.1).
+                    let Ok(data) = frame.into_data() else { continue };
+                    match self.left.checked_sub(data.len() as u64) {
+                        None => Fault::TooLarge,
+                        Some(left) => {
+                            self.left = left;
+                            self.keep(&data);
+                            return Poll::Ready(Some(Ok(data)));
+                        }
+                    }
+                }
+            };
+            self.state = State::Spoilt;
+            return Poll::Ready(Some(Err(fault)));
         }
     }
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            RequestBody::Empty => true,
-            RequestBody::Streamed(body) => body.incoming.is_end_stream(),
-            RequestBody::Whole(bytes) => bytes.is_empty(),
+    /// Lets the body go.
+    fn open(&mut self) {
+        if self.gate.take().is_some() {
+            self.since = Instant::now();
         }
     }
 
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            RequestBody::Empty => SizeHint::with_exact(0),
-            RequestBody::Streamed(body) => body.incoming.size_hint(),
-            RequestBody::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-        }
+    fn keep(&mut self, data: &[u8]) {
+        self.kept = self.kept.take().and_then(|mut kept| {
+            kept.extend_from_slice(data);
+            (kept.len() as u64 <= SMALL).then_some(kept)
+        });
     }
 }
 

@@ -1,12 +1,15 @@
 //! An answer's body on its way to the client, frame by frame.
 
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, SizeHint};
 
 use super::client::{Connection, Lent};
+use super::exchange::Lost;
+use super::http1::Decoder;
 use super::observe::Record;
 use super::upstream::Failure;
 
@@ -23,7 +26,7 @@ enum Source {
     /// Said by the gateway itself.
     Own(Bytes),
     /// Read from a connection, which goes back to its pool at the end.
-    Backend { incoming: Incoming, connection: Hold },
+    Backend { decoder: Decoder, connection: Hold },
 }
 
 /// How the connection is held.
@@ -42,7 +45,7 @@ enum Hold {
 pub enum Cut {
     /// The backend's connection broke, or what came was not well-formed.
     #[error("the backend broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(#[source] io::Error),
     /// The backend sent nothing for too long.
     #[error("the backend stood still")]
     Stalled,
@@ -62,13 +65,13 @@ impl ResponseBody {
         ResponseBody { source: Source::Own(Bytes::new()), record: None }
     }
 
-    /// What a backend says on `connection`.
+    /// What a backend says on `connection`, which ends where `decoder` says.
     pub fn backend(
-        incoming: Incoming,
+        decoder: Decoder,
         mut connection: Box<Connection>,
         mut record: Record,
     ) -> ResponseBody {
-        let connection = if incoming.is_end_stream() {
+        let connection = if decoder.is_over() {
             connection.release();
             record.completed();
             Hold::Released
@@ -76,7 +79,7 @@ impl ResponseBody {
             connection.progressed();
             Hold::Own(connection)
         };
-        ResponseBody { source: Source::Backend { incoming, connection }, record: Some(record) }
+        ResponseBody { source: Source::Backend { decoder, connection }, record: Some(record) }
     }
 }
 
@@ -85,45 +88,36 @@ impl Source {
         match self {
             Source::Own(bytes) if bytes.is_empty() => Poll::Ready(None),
             Source::Own(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
-            Source::Backend { incoming, connection } => {
-                let frame = match connection.with(|held| poll_backend(incoming, held, cx)) {
+            Source::Backend { decoder, connection } => {
+                let frame = match connection.with(|held| poll_backend(decoder, held, cx)) {
                     Some(frame) => ready!(frame),
                     None => Some(Err(Cut::Client)),
                 };
-                let is_over = frame.is_none() || incoming.is_end_stream();
-                connection.settle(is_over);
+                connection.settle(frame.is_none() || decoder.is_over());
                 Poll::Ready(frame)
             }
         }
     }
 }
 
-/// The next part of `incoming`, which comes on `connection`; without one if that is not needed
-/// any more.
+/// The next part of an answer that comes on `connection`; nothing without one.
 fn poll_backend(
-    incoming: &mut Incoming,
+    decoder: &mut Decoder,
     connection: Option<&mut Connection>,
     cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
-    // Only the connection wakes this task: its frames are handed over within it.
-    let quiet = &mut Context::from_waker(Waker::noop());
-    let mut polled = Pin::new(&mut *incoming).poll_frame(quiet);
-    let Some(connection) = connection else { return polled.map_err(Cut::Broken) };
-    if polled.is_pending() {
-        let driven = connection.drive(cx);
-        polled = Pin::new(&mut *incoming).poll_frame(quiet);
-        if polled.is_pending() {
-            if driven.is_pending() {
-                ready!(connection.poll_stalled(cx));
-            }
-            let cut = if connection.is_let_down() { Cut::Client } else { Cut::Stalled };
-            return Poll::Ready(Some(Err(cut)));
-        }
-    }
-    polled.map_err(|error| match connection.is_let_down() {
-        true => Cut::Client,
-        false => Cut::Broken(error),
-    })
+    let Some(connection) = connection else { return Poll::Ready(None) };
+    let Poll::Ready(frame) = connection.poll_frame(decoder, cx) else {
+        ready!(connection.poll_stalled(cx));
+        let cut = if connection.is_let_down() { Cut::Client } else { Cut::Stalled };
+        return Poll::Ready(Some(Err(cut)));
+    };
+    Poll::Ready(frame.map(|frame| {
+        frame.map_err(|lost| match lost {
+            Lost::Broken(error) if !connection.is_let_down() => Cut::Broken(error),
+            Lost::Broken(_) | Lost::Client(_) => Cut::Client,
+        })
+    }))
 }
 
 impl Hold {
@@ -188,14 +182,14 @@ impl Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.source {
             Source::Own(bytes) => bytes.is_empty(),
-            Source::Backend { incoming, .. } => incoming.is_end_stream(),
+            Source::Backend { decoder, .. } => decoder.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Backend { incoming, .. } => incoming.size_hint(),
+            Source::Backend { decoder, .. } => decoder.size_hint(),
         }
     }
 }

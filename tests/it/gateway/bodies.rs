@@ -1,7 +1,10 @@
 //! Bodies on their way: as they come, within limits, and not for ever.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::time::Duration;
 
+use hyper::body::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::AsyncReadExt;
@@ -187,18 +190,48 @@ async fn a_body_that_stands_still_is_cut_off() {
 
 #[tokio::test]
 async fn an_answer_that_the_client_does_not_take_keeps_no_connection_to_the_backend() {
-    // More than an HTTP/2 client lets come before it says that there is room.
     let backend = Backend::start(|_| Act::Says(ok(&"x".repeat(1 << 20)))).await;
-    let settings = |config: &mut merch_store::config::Config| config.gateway.body_timeout = SHORT;
-    let gateway = TestGateway::at(&[backend.address], settings).await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.body_timeout = SHORT;
+        // Not closed because nobody uses it.
+        config.gateway.backend_idle = Duration::from_secs(3600);
+    })
+    .await;
     let io = TokioIo::new(TcpStream::connect(gateway.address).await.unwrap());
-    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let mut http2 = http2::Builder::new(TokioExecutor::new());
+    // Far less than the answer may come before the client says that there is room for more.
+    http2.initial_stream_window_size(65_535);
+    let (mut client, connection) = http2.handshake(io).await.unwrap();
     tokio::spawn(connection);
     let request = hyper::Request::get("http://shop/").body(String::new()).unwrap();
     let answer = client.send_request(request).await.unwrap();
     assert_eq!((answer.status().as_u16(), backend.connections()), (200, 1));
     crate::support::eventually("the backend is let go", async || backend.open() == 0).await;
     drop(answer);
+}
+
+#[tokio::test]
+async fn what_an_answer_says_after_its_body_reaches_clients_of_http_2() {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = format!("{head}3\r\none\r\n0\r\nx-checked: yes\r\n\r\n");
+    let backend = Backend::start(move |_| Act::Says(answer.clone())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let io = TokioIo::new(TcpStream::connect(gateway.address).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get("http://shop/").body(String::new()).unwrap();
+    let mut body = client.send_request(request).await.unwrap().into_body();
+    let (mut data, mut trailers) = (Vec::new(), None);
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        match frame.unwrap().into_data() {
+            Ok(part) => data.extend_from_slice(&part),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    assert_eq!(
+        (&data[..], &trailers.unwrap()["x-checked"]),
+        (&b"one"[..], &"yes".parse().unwrap())
+    );
 }
 
 #[tokio::test]

@@ -1,0 +1,340 @@
+//! HTTP/1.1 as backends speak it (RFC 9112): heads of requests written, heads of answers read,
+//! and where bodies end. Nothing here touches a socket.
+
+use std::io::Write;
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes};
+use httparse::{ParserConfig, Status};
+use hyper::body::{Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{InvalidHeaderName, InvalidHeaderValue, TRANSFER_ENCODING};
+use hyper::http::request;
+use hyper::http::uri::PathAndQuery;
+use hyper::{Method, Response, StatusCode};
+
+/// The most headers that an answer may have, and the most trailers.
+const MOST_HEADERS: usize = 100;
+
+/// The largest answer head, in bytes.
+const HEAD_LIMIT: usize = 64 * 1024;
+
+/// The longest line with a chunk's size, and the largest trailers, in bytes.
+const CHUNK_LINE_LIMIT: usize = 256;
+const TRAILERS_LIMIT: usize = 16 * 1024;
+
+/// What ends a chunk, and what comes after the last one, which is empty.
+const LINE_END: &[u8] = b"\r\n";
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+const END_AFTER_A_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
+
+/// What came is no HTTP/1.1, or could be read in more than one way.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(&'static str);
+
+/// An answer's head, and what comes after it.
+#[derive(Debug)]
+pub struct Head {
+    /// The head, and where its body ends.
+    pub response: Response<Decoder>,
+    /// Whether the backend will take another request after it.
+    pub keeps_open: bool,
+}
+
+/// Where the body of an answer ends.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Decoder(Rest);
+
+/// What is still to come of a body.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// So many bytes.
+    Bytes(u64),
+    Chunks(Chunk),
+    /// Everything, until the backend closes the connection.
+    UntilClosed,
+}
+
+/// Where in a body of chunks we are.
+#[derive(Debug, PartialEq, Eq)]
+enum Chunk {
+    /// Before its size.
+    Size,
+    /// So many bytes of it are to come.
+    Bytes(u64),
+    /// After its last byte.
+    End,
+    /// After the last one.
+    Trailers,
+}
+
+/// How the body of a request is written.
+#[derive(Debug)]
+pub enum Encoder {
+    /// As it is, so many bytes of it still.
+    Bytes(u64),
+    /// In chunks.
+    Chunks,
+}
+
+/// Adds the head of a request to `bytes`.
+pub fn write_head(bytes: &mut Vec<u8>, head: &request::Parts) {
+    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    for (name, value) in &head.headers {
+        bytes.extend_from_slice(name.as_str().as_bytes());
+        bytes.extend_from_slice(b": ");
+        bytes.extend_from_slice(value.as_bytes());
+        bytes.extend_from_slice(LINE_END);
+    }
+    bytes.extend_from_slice(LINE_END);
+}
+
+/// Takes the head of an answer to a `method` request from the front of `bytes`, if all of it is
+/// there.
+pub fn read_head(bytes: &mut Bytes, method: &Method) -> Result<Option<Head>, Malformed> {
+    let front = bytes.clone();
+    let mut headers = [const { MaybeUninit::uninit() }; MOST_HEADERS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let parser = ParserConfig::default();
+    match parser.parse_response_with_uninit_headers(&mut parsed, &front, &mut headers) {
+        Ok(Status::Complete(length)) => bytes.advance(length),
+        Ok(Status::Partial) if front.len() <= HEAD_LIMIT => return Ok(None),
+        Ok(Status::Partial) => return Err(Malformed("an answer's head is too large")),
+        Err(_) => return Err(Malformed("what came is no HTTP")),
+    }
+    let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
+    let status = status.ok_or(Malformed("an answer has no valid status"))?;
+    let is_http_11 = parsed.version == Some(1);
+
+    let mut response = Response::new(Decoder(Rest::Nothing));
+    *response.status_mut() = status;
+    *response.headers_mut() = map(parsed.headers, &front)?;
+    let reason =
+        parsed.reason.filter(|it| !it.is_empty() && Some(*it) != status.canonical_reason());
+    if let Some(Ok(reason)) = reason.map(|it| ReasonPhrase::try_from(it.as_bytes())) {
+        response.extensions_mut().insert(reason);
+    }
+    let rest = rest_after(method, status, is_http_11, response.headers())?;
+    let says_close = || {
+        let mut lines = response.headers().get_all(CONNECTION).iter();
+        lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_close))
+    };
+    let keeps_open = is_http_11 && rest != Rest::UntilClosed && !says_close();
+    *response.body_mut() = Decoder(rest);
+    Ok(Some(Head { response, keeps_open }))
+}
+
+fn is_close(option: &[u8]) -> bool {
+    option.trim_ascii().eq_ignore_ascii_case(b"close")
+}
+
+/// The headers that were found in `whole`.
+fn map(parsed: &[httparse::Header<'_>], whole: &Bytes) -> Result<HeaderMap, Malformed> {
+    let mut headers = HeaderMap::with_capacity(parsed.len());
+    for header in parsed {
+        let name = HeaderName::from_bytes(header.name.as_bytes())?;
+        headers.append(name, HeaderValue::from_maybe_shared(whole.slice_ref(header.value))?);
+    }
+    Ok(headers)
+}
+
+/// Where the body after a head ends (RFC 9112, 6.3), if there is no doubt about it.
+fn rest_after(
+    method: &Method,
+    status: StatusCode,
+    is_http_11: bool,
+    headers: &HeaderMap,
+) -> Result<Rest, Malformed> {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let length = lengths.next().map(|length| length_of(length).ok_or(Malformed("no valid length")));
+    let length = length.transpose()?;
+    if lengths.next().is_some() {
+        return Err(Malformed("more than one length"));
+    }
+    let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
+    let encoding = encodings.next();
+    if let Some(encoding) = encoding
+        && (!encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+            || encodings.next().is_some()
+            || length.is_some()
+            || !is_http_11)
+    {
+        return Err(Malformed("an ambiguous transfer-encoding"));
+    }
+    let has_none = *method == Method::HEAD
+        || status.is_informational()
+        || status == StatusCode::NO_CONTENT
+        || status == StatusCode::NOT_MODIFIED;
+    Ok(match (has_none, encoding, length) {
+        (true, ..) | (_, None, Some(0)) => Rest::Nothing,
+        (_, Some(_), _) => Rest::Chunks(Chunk::Size),
+        (_, None, Some(length)) => Rest::Bytes(length),
+        (_, None, None) => Rest::UntilClosed,
+    })
+}
+
+/// A length of nothing but digits.
+fn length_of(value: &HeaderValue) -> Option<u64> {
+    // A sign is no digit, but parse takes one.
+    value.to_str().ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+}
+
+impl Decoder {
+    /// Takes the next part of the body from the front of `bytes`; none if the body is over or
+    /// more bytes are needed.
+    pub fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Malformed> {
+        loop {
+            match &mut self.0 {
+                Rest::Nothing => return Ok(None),
+                Rest::Bytes(_) | Rest::UntilClosed | Rest::Chunks(Chunk::Bytes(_))
+                    if bytes.is_empty() =>
+                {
+                    return Ok(None);
+                }
+                Rest::UntilClosed => return Ok(Some(Frame::data(std::mem::take(bytes)))),
+                Rest::Bytes(left) => {
+                    let data = take(bytes, left);
+                    if *left == 0 {
+                        self.0 = Rest::Nothing;
+                    }
+                    return Ok(Some(Frame::data(data)));
+                }
+                Rest::Chunks(Chunk::Bytes(left)) => {
+                    let data = take(bytes, left);
+                    if *left == 0 {
+                        self.0 = Rest::Chunks(Chunk::End);
+                        // Mostly the end is here too: then whoever takes the data knows of it.
+                        if bytes.starts_with(END_AFTER_A_CHUNK) {
+                            bytes.advance(END_AFTER_A_CHUNK.len());
+                            self.0 = Rest::Nothing;
+                        }
+                    }
+                    return Ok(Some(Frame::data(data)));
+                }
+                Rest::Chunks(Chunk::End) => {
+                    if bytes.starts_with(LINE_END) {
+                        bytes.advance(LINE_END.len());
+                        self.0 = Rest::Chunks(Chunk::Size);
+                    } else if LINE_END.starts_with(bytes) {
+                        return Ok(None);
+                    } else {
+                        return Err(Malformed("a chunk is longer than it says"));
+                    }
+                }
+                Rest::Chunks(Chunk::Size) => match httparse::parse_chunk_size(bytes) {
+                    Ok(Status::Complete((length, size))) => {
+                        bytes.advance(length);
+                        let next = if size == 0 { Chunk::Trailers } else { Chunk::Bytes(size) };
+                        self.0 = Rest::Chunks(next);
+                    }
+                    Ok(Status::Partial) if bytes.len() <= CHUNK_LINE_LIMIT => return Ok(None),
+                    _ => return Err(Malformed("a chunk has no valid size")),
+                },
+                Rest::Chunks(Chunk::Trailers) => {
+                    let front = bytes.clone();
+                    let mut trailers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+                    match httparse::parse_headers(&front, &mut trailers) {
+                        Ok(Status::Complete((length, trailers))) => {
+                            bytes.advance(length);
+                            self.0 = Rest::Nothing;
+                            if !trailers.is_empty() {
+                                return Ok(Some(Frame::trailers(map(trailers, &front)?)));
+                            }
+                        }
+                        Ok(Status::Partial) if front.len() <= TRAILERS_LIMIT => return Ok(None),
+                        _ => return Err(Malformed("the trailers are not valid")),
+                    }
+                }
+            }
+        }
+    }
+
+    /// No more bytes will come. Returns whether the body is whole.
+    pub fn end(&mut self) -> bool {
+        if self.0 == Rest::UntilClosed {
+            self.0 = Rest::Nothing;
+        }
+        self.is_over()
+    }
+
+    /// Whether all of the body was taken.
+    pub fn is_over(&self) -> bool {
+        self.0 == Rest::Nothing
+    }
+
+    /// What is known of how much is still to come.
+    pub fn size_hint(&self) -> SizeHint {
+        match self.0 {
+            Rest::Nothing => SizeHint::with_exact(0),
+            Rest::Bytes(left) => SizeHint::with_exact(left),
+            Rest::Chunks(_) | Rest::UntilClosed => SizeHint::default(),
+        }
+    }
+}
+
+/// Takes what there is of `left` bytes from the front of `bytes`.
+fn take(bytes: &mut Bytes, left: &mut u64) -> Bytes {
+    let length = usize::try_from(*left).map_or(bytes.len(), |left| left.min(bytes.len()));
+    *left -= length as u64;
+    bytes.split_to(length)
+}
+
+impl Encoder {
+    /// As `headers` announce the body.
+    pub fn of(headers: &HeaderMap) -> Encoder {
+        match headers.contains_key(TRANSFER_ENCODING) {
+            true => Encoder::Chunks,
+            false => Encoder::Bytes(headers.get(CONTENT_LENGTH).and_then(length_of).unwrap_or(0)),
+        }
+    }
+
+    /// Adds `data` to `bytes`; an error if that is more than was announced.
+    pub fn write(&mut self, bytes: &mut Vec<u8>, data: &[u8]) -> Result<(), Malformed> {
+        match self {
+            Encoder::Bytes(left) => {
+                let rest = left.checked_sub(data.len() as u64);
+                *left = rest.ok_or(Malformed("a body is longer than its length"))?;
+                bytes.extend_from_slice(data);
+            }
+            // An empty one would be the last.
+            Encoder::Chunks if data.is_empty() => {}
+            Encoder::Chunks => {
+                write!(bytes, "{:x}\r\n", data.len()).expect("a Vec takes everything");
+                bytes.extend_from_slice(data);
+                bytes.extend_from_slice(LINE_END);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what ends the body to `bytes`; an error if it is shorter than was announced.
+    pub fn end(&self, bytes: &mut Vec<u8>) -> Result<(), Malformed> {
+        match self {
+            Encoder::Bytes(0) => {}
+            Encoder::Bytes(_) => return Err(Malformed("a body is shorter than its length")),
+            Encoder::Chunks => bytes.extend_from_slice(LAST_CHUNK),
+        }
+        Ok(())
+    }
+}
+
+impl From<InvalidHeaderName> for Malformed {
+    fn from(_: InvalidHeaderName) -> Malformed {
+        Malformed("a header has no valid name")
+    }
+}
+
+impl From<InvalidHeaderValue> for Malformed {
+    fn from(_: InvalidHeaderValue) -> Malformed {
+        Malformed("a header has no valid value")
+    }
+}
+
+#[cfg(test)]
+mod tests;
