@@ -17,6 +17,9 @@ use hyper::{Method, Response, StatusCode};
 /// The most headers that an answer may have, and the most trailers.
 const MOST_HEADERS: usize = 100;
 
+/// Room for the headers that the gateway adds to an answer.
+const OUR_HEADERS: usize = 4;
+
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
 
@@ -136,7 +139,7 @@ fn is_close(option: &[u8]) -> bool {
 
 /// The headers that were found in `whole`.
 fn map(parsed: &[httparse::Header<'_>], whole: &Bytes) -> Result<HeaderMap, Malformed> {
-    let mut headers = HeaderMap::with_capacity(parsed.len());
+    let mut headers = HeaderMap::with_capacity(parsed.len() + OUR_HEADERS);
     for header in parsed {
         let name = HeaderName::from_bytes(header.name.as_bytes())?;
         headers.append(name, HeaderValue::from_maybe_shared(whole.slice_ref(header.value))?);
