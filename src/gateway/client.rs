@@ -157,15 +157,13 @@ impl Pool {
             return Err(Unanswered { cause: Cause::Full, sent: false, body });
         };
         while let Some(mut connection) = self.take() {
-            // The backend may have closed it: nothing has happened yet.
-            if connection.exchange.is_free() {
-                match connection.send(head, body).await {
-                    Ok(response) => return Ok((response, connection)),
-                    Err(Unanswered { sent: false, cause: Cause::Broken(_), body: unused }) => {
-                        body = unused;
-                    }
-                    Err(unanswered) => return Err(unanswered),
+            match connection.send(head, body).await {
+                Ok(response) => return Ok((response, connection)),
+                // The backend had closed it: nothing has happened yet.
+                Err(Unanswered { sent: false, cause: Cause::Broken(_), body: unused }) => {
+                    body = unused;
                 }
+                Err(unanswered) => return Err(unanswered),
             }
         }
         match self.connect().await {
@@ -341,7 +339,7 @@ impl Connection {
 
     /// Gives the connection back to its pool, if it can take another request.
     pub fn release(mut self: Box<Connection>) {
-        if !self.exchange.is_free() {
+        if !self.exchange.finish() {
             return;
         }
         self.idle_since = Instant::now();

@@ -88,21 +88,24 @@ impl Exchange {
         }
     }
 
-    /// Whether it can take another request, as far as can be told.
-    pub fn is_free(&self) -> bool {
-        self.keeps_open
-            && matches!(self.sending, Sending::Finished)
-            && self.unread.is_empty()
-            && self.is_quiet()
+    /// Forgets the request that was on it. Returns whether it can take another one, as far as can
+    /// be told.
+    pub fn finish(&mut self) -> bool {
+        let is_over =
+            self.keeps_open && matches!(self.sending, Sending::Finished) && self.unread.is_empty();
+        self.body = RequestBody::Empty;
+        self.unread = Bytes::new();
+        is_over && self.is_quiet()
     }
 
     /// Whether nothing has come, not even the end.
     fn is_quiet(&self) -> bool {
-        // Whoever waited for it before is forgotten: what happens now wakes nobody.
+        // Whoever waited for it before is forgotten: what happens now wakes nobody. The answer is
+        // not asked for, since tokio withholds it from a task that has done enough for now.
         let quiet = &mut Context::from_waker(Waker::noop());
-        let is_ready = self.stream.poll_read_ready(quiet).is_ready();
+        let _ = self.stream.poll_read_ready(quiet);
         let would_block = |error: io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        !is_ready || self.stream.try_read(&mut [0]).is_err_and(would_block)
+        self.stream.try_read(&mut [0]).is_err_and(would_block)
     }
 
     /// Starts a request, which must be well-formed, on a connection that is free. Small bodies
@@ -112,21 +115,20 @@ impl Exchange {
         self.encoder = Encoder::of(&head.headers);
         self.sending = Sending::Rest;
         self.has_sent = false;
+        self.keeps_open = false;
         self.unsent = Vec::with_capacity(USUAL_HEAD);
         http1::write_head(&mut self.unsent, head);
         self.body = body;
-        match &self.body {
-            RequestBody::Empty => Ok(()),
-            RequestBody::Whole(whole) => self
-                .encoder
-                .write(&mut self.unsent, whole)
-                .and_then(|()| self.encoder.end(&mut self.unsent))
-                .map_err(|_| Fault::Broken),
+        let whole = match &self.body {
+            RequestBody::Empty => &[],
+            RequestBody::Whole(whole) => &**whole,
             RequestBody::Streamed(_) => {
                 self.sending = Sending::Body;
-                Ok(())
+                return Ok(());
             }
-        }
+        };
+        let written = self.encoder.write(&mut self.unsent, whole);
+        written.and_then(|()| self.encoder.end(&mut self.unsent)).map_err(|_| Fault::Broken)
     }
 
     /// The body of the request.
@@ -144,15 +146,19 @@ impl Exchange {
         self.has_sent
     }
 
-    /// Sends the request, and waits for the head of its answer.
+    /// Sends the request, and waits for the head of its answer. Nothing is sent if something has
+    /// come before: the connection has ended, or what came is not an answer to this.
     pub fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Decoder>, Lost>> {
+        if !self.has_sent && !self.is_quiet() {
+            return Poll::Ready(Err(Lost::Broken(broke_off())));
+        }
         loop {
             self.send(cx).map_err(Lost::Client)?;
             let head = ready!(self.poll_head(cx)).map_err(Lost::Broken)?;
             match head.response.status() {
                 // What comes before the answer itself concerns this connection alone, and hyper
                 // has its own way to tell a client that it may go on.
-                StatusCode::CONTINUE => self.body.is_wanted(),
+                StatusCode::CONTINUE => self.body.open(),
                 status
                     if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS => {}
                 _ => {
@@ -170,21 +176,27 @@ impl Exchange {
         decoder: &mut Decoder,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Lost>>> {
-        if let Err(fault) = self.send(cx) {
-            return Poll::Ready(Some(Err(Lost::Client(fault))));
-        }
+        let sent = self.send(cx).map_err(Lost::Client);
+        let frame = match sent {
+            Ok(()) => ready!(self.poll_part(decoder, cx)).map_err(Lost::Broken),
+            Err(lost) => Err(lost),
+        };
+        self.keeps_open &= frame.is_ok();
+        Poll::Ready(frame.transpose())
+    }
+
+    fn poll_part(
+        &mut self,
+        decoder: &mut Decoder,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Frame<Bytes>>>> {
         loop {
-            match decoder.next(&mut self.unread) {
-                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
-                Ok(None) if decoder.is_over() => return Poll::Ready(None),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(Lost::Broken(invalid(error))))),
+            let frame = decoder.next(&mut self.unread).map_err(invalid)?;
+            if frame.is_some() || decoder.is_over() {
+                return Poll::Ready(Ok(frame));
             }
-            match ready!(self.poll_read(cx)) {
-                Ok(true) => {}
-                Ok(false) if decoder.end() => return Poll::Ready(None),
-                Ok(false) => return Poll::Ready(Some(Err(Lost::Broken(broke_off())))),
-                Err(error) => return Poll::Ready(Some(Err(Lost::Broken(error)))),
+            if !ready!(self.poll_read(cx))? {
+                return Poll::Ready(if decoder.end() { Ok(None) } else { Err(broke_off()) });
             }
         }
     }
@@ -196,10 +208,10 @@ impl Exchange {
 
     /// Sends as much of the request as can be sent now.
     fn send(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
-        while let Poll::Ready(sent) = self.poll_send(cx) {
-            sent?;
-            if matches!(self.sending, Sending::Finished | Sending::Refused(_)) {
-                break;
+        while matches!(self.sending, Sending::Body | Sending::Rest) {
+            match self.poll_send(cx) {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => break,
             }
         }
         Ok(())
@@ -227,8 +239,8 @@ impl Exchange {
         let written = match ready!(body.poll(cx)).transpose()? {
             Some(data) => self.encoder.write(&mut self.unsent, &data),
             None => {
-                self.sending = Sending::Rest;
-                self.encoder.end(&mut self.unsent)
+                let ended = self.encoder.end(&mut self.unsent);
+                ended.map(|()| self.sending = Sending::Rest)
             }
         };
         Poll::Ready(written.map_err(|_| Fault::Broken))
@@ -246,7 +258,7 @@ impl Exchange {
                 let refused = std::mem::replace(&mut self.sending, Sending::Finished);
                 return Poll::Ready(Err(match refused {
                     Sending::Refused(error) => error,
-                    _ => broke_off(),
+                    Sending::Body | Sending::Rest | Sending::Finished => broke_off(),
                 }));
             }
         }
@@ -254,6 +266,10 @@ impl Exchange {
 
     /// Reads what there is; false at the end.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        if self.unread.is_empty() {
+            // Even the end of a buffer keeps all of it.
+            self.unread = Bytes::new();
+        }
         READ.with_borrow_mut(|room| {
             let mut room = ReadBuf::new(room);
             ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;

@@ -147,7 +147,7 @@ fn miss(
     before: Refusal,
     record: &mut Record,
 ) -> Result<Refusal, Refusal> {
-    let Unanswered { cause, sent, .. } = unanswered;
+    let Unanswered { cause, sent, body } = unanswered;
     let (failure, refusal) = match cause {
         Cause::Client(Fault::TooLarge) => return Err(Refusal::BodyTooLarge),
         Cause::Client(Fault::Broken) => return Err(Refusal::BodyBroken),
@@ -161,7 +161,8 @@ fn miss(
     lane.misses.increment(1);
     let (backend, id) = (lane.backend.name(), record.id.to_str().unwrap_or_default());
     tracing::warn!(backend, id, error = %cause, sent, "a backend did not answer");
-    record.failed(failure);
+    // Who gives up on a body that does not come has not failed.
+    record.failed(failure.filter(|_| !body.is_let_down()));
     // Whoever may have been heard by one must not be told that it reached none.
     Ok(match before {
         Refusal::AnswerLost | Refusal::AnswerLate if !sent => before,

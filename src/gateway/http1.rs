@@ -11,8 +11,9 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use hyper::header::{InvalidHeaderName, InvalidHeaderValue, TRANSFER_ENCODING};
 use hyper::http::request;
-use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Response, StatusCode};
+
+use super::headers;
 
 /// The most headers that an answer may have, and the most trailers.
 const MOST_HEADERS: usize = 100;
@@ -85,10 +86,15 @@ pub enum Encoder {
 
 /// Adds the head of a request to `bytes`.
 pub fn write_head(bytes: &mut Vec<u8>, head: &request::Parts) {
-    let target = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    for part in [head.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
+    // Not as the client wrote it: that may be a query and nothing else.
+    for part in [head.method.as_str(), " ", head.uri.path()] {
         bytes.extend_from_slice(part.as_bytes());
     }
+    if let Some(query) = head.uri.query() {
+        bytes.push(b'?');
+        bytes.extend_from_slice(query.as_bytes());
+    }
+    bytes.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in &head.headers {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");
@@ -106,9 +112,9 @@ pub fn read_head(bytes: &mut Bytes, method: &Method) -> Result<Option<Head>, Mal
     let mut parsed = httparse::Response::new(&mut []);
     let parser = ParserConfig::default();
     match parser.parse_response_with_uninit_headers(&mut parsed, &front, &mut headers) {
-        Ok(Status::Complete(length)) => bytes.advance(length),
+        Ok(Status::Complete(length)) if length <= HEAD_LIMIT => bytes.advance(length),
         Ok(Status::Partial) if front.len() <= HEAD_LIMIT => return Ok(None),
-        Ok(Status::Partial) => return Err(Malformed("an answer's head is too large")),
+        Ok(_) => return Err(Malformed("an answer's head is too large")),
         Err(_) => return Err(Malformed("what came is no HTTP")),
     }
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
@@ -182,10 +188,21 @@ fn rest_after(
     })
 }
 
-/// A length of nothing but digits.
 fn length_of(value: &HeaderValue) -> Option<u64> {
-    // A sign is no digit, but parse takes one.
-    value.to_str().ok().filter(|text| !text.starts_with('+'))?.parse().ok()
+    digits(value.as_bytes(), 10)
+}
+
+/// The size in a chunk's line, without its line end, in front of extensions that nobody uses.
+pub fn chunk_size(line: &[u8]) -> Option<u64> {
+    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    digits(size.trim_ascii_end(), 16)
+}
+
+/// A number of nothing but digits.
+pub fn digits(text: &[u8], radix: u32) -> Option<u64> {
+    // A sign is no digit, but from_str_radix takes one.
+    let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
+    u64::from_str_radix(text, radix).ok()
 }
 
 impl Decoder {
@@ -230,29 +247,42 @@ impl Decoder {
                         return Err(Malformed("a chunk is longer than it says"));
                     }
                 }
-                Rest::Chunks(Chunk::Size) => match httparse::parse_chunk_size(bytes) {
-                    Ok(Status::Complete((length, size))) => {
-                        bytes.advance(length);
-                        let next = if size == 0 { Chunk::Trailers } else { Chunk::Bytes(size) };
-                        self.0 = Rest::Chunks(next);
+                Rest::Chunks(Chunk::Size) => {
+                    let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+                    if end > CHUNK_LINE_LIMIT {
+                        return Err(Malformed("a chunk's line is too long"));
                     }
-                    Ok(Status::Partial) if bytes.len() <= CHUNK_LINE_LIMIT => return Ok(None),
-                    _ => return Err(Malformed("a chunk has no valid size")),
-                },
+                    if end == bytes.len() {
+                        return Ok(None);
+                    }
+                    let size = bytes[..end].strip_suffix(b"\r").and_then(chunk_size);
+                    bytes.advance(end + 1);
+                    self.0 = Rest::Chunks(match size {
+                        Some(0) => Chunk::Trailers,
+                        Some(size) => Chunk::Bytes(size),
+                        None => return Err(Malformed("a chunk has no valid size")),
+                    });
+                }
                 Rest::Chunks(Chunk::Trailers) => {
                     let front = bytes.clone();
                     let mut trailers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-                    match httparse::parse_headers(&front, &mut trailers) {
-                        Ok(Status::Complete((length, trailers))) => {
-                            bytes.advance(length);
-                            self.0 = Rest::Nothing;
-                            if !trailers.is_empty() {
-                                return Ok(Some(Frame::trailers(map(trailers, &front)?)));
-                            }
-                        }
+                    let (length, trailers) = match httparse::parse_headers(&front, &mut trailers) {
+                        Ok(Status::Complete(parsed)) if parsed.0 <= TRAILERS_LIMIT => parsed,
                         Ok(Status::Partial) if front.len() <= TRAILERS_LIMIT => return Ok(None),
-                        _ => return Err(Malformed("the trailers are not valid")),
+                        Ok(_) => return Err(Malformed("the trailers are too large")),
+                        Err(_) => return Err(Malformed("the trailers are not valid")),
+                    };
+                    let mut lines = front[..length].split_inclusive(|byte| *byte == b'\n');
+                    if !lines.all(|line| line.ends_with(LINE_END)) {
+                        return Err(Malformed("the trailers are not valid"));
                     }
+                    let mut trailers = map(trailers, &front)?;
+                    headers::strip(&mut trailers);
+                    // That the body is over has been settled, whatever they say of its length.
+                    trailers.remove(CONTENT_LENGTH);
+                    bytes.advance(length);
+                    self.0 = Rest::Nothing;
+                    return Ok((!trailers.is_empty()).then(|| Frame::trailers(trailers)));
                 }
             }
         }

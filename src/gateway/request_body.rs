@@ -126,8 +126,8 @@ impl RequestBody {
         }
     }
 
-    /// The backend has said that it wants the body.
-    pub fn is_wanted(&mut self) {
+    /// Lets the body go: the backend has said that it wants it.
+    pub fn open(&mut self) {
         if let RequestBody::Streamed(body) = self {
             body.open();
         }
@@ -145,8 +145,8 @@ impl RequestBody {
         }
     }
 
-    /// When it has stood still for too long, and then who has; none if nothing of it is still
-    /// to come from a client.
+    /// When it, or the answer after its end, has stood still for too long, and then who has; none
+    /// if all of it was there from the start.
     pub fn deadline(&self, body: Duration, response: Duration) -> Option<(Instant, Stalled)> {
         match self {
             RequestBody::Empty | RequestBody::Whole(_) => None,

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::accept::{Activity, Watch};
 
+use super::http1::{chunk_size, digits};
+
 /// The longest chunk-size line: 16 digits and a little.
 const CHUNK_LINE: usize = 64;
 
@@ -177,7 +179,7 @@ impl State {
                 Length::Chunked => State::ChunkSize,
             }),
             State::Headers(length) => Ok(State::Headers(length.after(line)?)),
-            State::ChunkSize => match chunk_size(line)? {
+            State::ChunkSize => match chunk_size(line).ok_or(Ambiguous)? {
                 0 => Ok(State::Trailers),
                 size => Ok(State::Chunk(size.checked_add(2).ok_or(Ambiguous)?)),
             },
@@ -222,19 +224,6 @@ impl Length {
 
 const LENGTH: &str = "content-length:";
 const ENCODING: &str = "transfer-encoding:";
-
-/// A chunk's size, in front of extensions that nobody uses.
-fn chunk_size(line: &[u8]) -> Result<u64, Ambiguous> {
-    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-    digits(size.trim_ascii_end(), 16).ok_or(Ambiguous)
-}
-
-/// A number of nothing but digits.
-fn digits(text: &[u8], radix: u32) -> Option<u64> {
-    // A sign is no digit, but from_str_radix takes one.
-    let text = std::str::from_utf8(text).ok().filter(|text| !text.starts_with('+'))?;
-    u64::from_str_radix(text, radix).ok()
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! Answers are read as they are meant however they arrive, and what is none is refused.
 
+use hyper::http::uri::PathAndQuery;
+use hyper::{Request, Uri};
 use proptest::prelude::*;
 
 use super::*;
@@ -112,6 +114,14 @@ const MALFORMED: &[&str] = &[
     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n+3\r\nabc\r\n0\r\n\r\n",
     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n11111111111111111\r\nabc",
     "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n folded\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n;x\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n \r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;\nabc\r\nabc\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a\nb\r\nabc\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\nabc\r\n0\r\n\r\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\n",
+    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\n\n",
 ];
 
 #[test]
@@ -128,8 +138,36 @@ fn nothing_is_waited_for_without_a_limit() {
     let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
     for endless in ["HTTP/1.1 200 OK\r\na: ", &format!("{head}3;"), &format!("{head}0\r\na: ")] {
         let endless = endless.to_owned() + &"a".repeat(HEAD_LIMIT + 1);
-        let refusal = read(&Method::GET, endless.as_bytes(), 1000).unwrap_err();
-        assert!(!refusal.starts_with("ends"), "{refusal}");
+        // Nor is it taken if it happens to come at once.
+        for answer in [endless.clone(), endless + "\r\n\r\n"] {
+            for step in [1000, answer.len()] {
+                let refusal = read(&Method::GET, answer.as_bytes(), step).unwrap_err();
+                assert!(refusal.contains("too l"), "{refusal}");
+            }
+        }
+    }
+}
+
+#[test]
+fn trailers_say_nothing_of_a_connection_or_of_lengths() {
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\nconnection: x\r\n\
+                  x: y\r\ntransfer-encoding: gzip\r\ncontent-length: 7\r\nkept: yes\r\n\r\n";
+    assert_eq!(read(&Method::GET, answer.as_bytes(), 7).unwrap().trailers, 1);
+}
+
+#[test]
+fn a_target_is_a_path_whatever_the_client_called_it() {
+    for (target, expected) in [
+        ("/a?b=c", "GET /a?b=c HTTP/1.1\r\n\r\n"),
+        ("/", "GET / HTTP/1.1\r\n\r\n"),
+        ("?b=c", "GET /?b=c HTTP/1.1\r\n\r\n"),
+        ("*", "GET * HTTP/1.1\r\n\r\n"),
+    ] {
+        let target = PathAndQuery::try_from(target).unwrap();
+        let (head, ()) = Request::get(Uri::from(target)).body(()).unwrap().into_parts();
+        let mut bytes = Vec::new();
+        write_head(&mut bytes, &head);
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 }
 

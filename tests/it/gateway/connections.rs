@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use merch_store::lifecycle::Ended;
 use reqwest::Client;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::support::backend::ok;
@@ -80,6 +80,55 @@ async fn what_an_answer_leaves_behind_is_never_the_next_requests_answer() {
     let gateway = TestGateway::before(&[&backend]).await;
     for _ in 0..5 {
         assert_eq!(gateway.get("/").await, (200, "one".into()));
+    }
+}
+
+#[tokio::test]
+async fn what_comes_on_connections_that_nobody_uses_is_nobodys_answer() {
+    // More than a task may look at before tokio makes it let others run.
+    const IDLE: usize = 320;
+    allow_files(2_500);
+    for unasked in ["", "HTTP/1.1 408 Request Timeout\r\ncontent-length: 3\r\n\r\nbad"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gateway = TestGateway::at(&[listener.local_addr().unwrap()], |_| ()).await;
+        let (mut clients, mut backend) = (Vec::new(), Vec::new());
+        for _ in 0..IDLE {
+            let mut client = Raw::connect(gateway.address).await;
+            client.says(REQUEST).await;
+            clients.push(client);
+            let mut stream = listener.accept().await.unwrap().0;
+            hears_a_head(&mut stream).await;
+            backend.push(stream);
+        }
+        for stream in &mut backend {
+            stream.write_all(ok("one").as_bytes()).await.unwrap();
+        }
+        for client in &mut clients {
+            client.hears_until("one").await;
+        }
+        for stream in &mut backend {
+            stream.write_all(unasked.as_bytes()).await.unwrap();
+        }
+        if unasked.is_empty() {
+            backend.clear();
+        }
+        let serving = tokio::spawn(async move {
+            let mut stream = listener.accept().await.unwrap().0;
+            hears_a_head(&mut stream).await;
+            stream.write_all(ok("two").as_bytes()).await.unwrap();
+            stream
+        });
+        clients[0].says("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(status(&clients[0].hears_until("\r\n\r\n").await), 200, "{unasked}");
+        clients[0].hears_until("two").await;
+        serving.abort();
+    }
+}
+
+async fn hears_a_head(stream: &mut TcpStream) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::backend::{nobody, ok};
 use crate::support::gateway::{body, get, header};
-use crate::support::raw::status;
+use crate::support::raw::{Raw, status};
 use crate::support::{Act, Backend, TestGateway};
 
 /// The answer is an error of this status and code, in the shape of the contract.
@@ -107,6 +107,31 @@ async fn a_backend_whose_answers_all_break_off_is_sent_away() {
         gateway.answers(get("/")).await;
     }
     assert_eq!(broken.requests().len(), 5, "one for each failure in a row that it may have");
+}
+
+#[tokio::test]
+async fn a_backend_that_gives_up_on_a_body_that_does_not_come_has_not_failed() {
+    let backend = Backend::start(|request| match request.starts_with("POST") {
+        // Its head is all that it waits for, because of the Expect.
+        true => Act::SaysAndHangsUp("HTTP/1.1 100 Continue\r\n\r\n".into()),
+        false => Act::Says(ok("one")),
+    })
+    .await;
+    let other = Backend::named("other").await;
+    let gateway = TestGateway::before(&[&backend, &other]).await;
+    for _ in 0..12 {
+        let mut client = Raw::connect(gateway.address).await;
+        client.says("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n").await;
+        client.says("transfer-encoding: chunked\r\n\r\n").await;
+        let answer = client.hears_until("\r\n\r\n").await;
+        assert!([100, 200].contains(&status(&answer)), "{answer}");
+        if status(&answer) == 100 {
+            assert_eq!(status(&client.hears_until("\r\n\r\n").await), 502);
+        }
+    }
+    let mut names = vec![gateway.get("/").await.1, gateway.get("/").await.1];
+    names.sort();
+    assert_eq!(names, ["one", "other"], "both are still asked");
 }
 
 #[tokio::test]
