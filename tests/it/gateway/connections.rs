@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use merch_store::lifecycle::Ended;
 use reqwest::Client;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::support::backend::ok;
 use crate::support::gateway::{get, header};
-use crate::support::raw::{Raw, answer, status};
+use crate::support::raw::{Raw, answer, hears_a_head, status};
 use crate::support::{Act, Backend, Process, Reply, TestGateway, eventually};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -122,13 +122,6 @@ async fn what_comes_on_connections_that_nobody_uses_is_nobodys_answer() {
         assert_eq!(status(&clients[0].hears_until("\r\n\r\n").await), 200, "{unasked}");
         clients[0].hears_until("two").await;
         serving.abort();
-    }
-}
-
-async fn hears_a_head(stream: &mut TcpStream) {
-    let mut heard = Vec::new();
-    while !heard.ends_with(b"\r\n\r\n") {
-        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
     }
 }
 

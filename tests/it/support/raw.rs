@@ -61,6 +61,14 @@ impl Raw {
     }
 }
 
+/// Waits for the head of a request without a body.
+pub async fn hears_a_head(stream: &mut TcpStream) {
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    }
+}
+
 /// What the shop at `address` answers to `request`, which asks it to hang up.
 pub async fn answer(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut raw = Raw::connect(address).await;
