@@ -8,8 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Somebody who is told what goes over a connection, and changes nothing of it.
 pub trait Watch: Unpin {
-    /// These bytes have come.
-    fn came(&mut self, _bytes: &[u8]) {}
+    /// These bytes have come; an error keeps them from whoever reads.
+    fn came(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// So many bytes have left, at least one.
     fn left(&mut self, bytes: usize);
@@ -46,7 +48,7 @@ impl<T: AsyncRead + Unpin, W: Watch> AsyncRead for Watched<T, W> {
         ready!(Pin::new(&mut self.io).poll_read(cx, buffer))?;
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
-            self.watch.came(bytes);
+            self.watch.came(bytes)?;
         }
         Poll::Ready(Ok(()))
     }

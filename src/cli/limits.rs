@@ -49,6 +49,13 @@ pub fn of_gateway(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Limi
             }
         });
     }
+    if config.limits.key == LimitsKey::Header
+        && config.gateway.drop_underscore_headers
+        && config.limits.header.contains('_')
+    {
+        let why = "gateway.drop_underscore_headers leaves out what has this name";
+        return Err(InvalidConfig::new("limits.header", why).into());
+    }
     start(config, database, config.auth.jwt_secret.as_ref(), lifecycle)
 }
 

@@ -53,6 +53,7 @@ pub struct Gateway {
     pub hidden_paths: Vec<PathPattern>,
     #[serde(deserialize_with = "list")]
     pub spending_paths: Vec<PathPattern>,
+    pub drop_underscore_headers: bool,
     pub access_log: bool,
     pub upstream: Upstream,
     pub admin: Admin,

@@ -1,7 +1,11 @@
 //! What the gateway says itself: the one place where a refusal gets a status and words.
 
 use hyper::StatusCode;
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+
+/// What a gateway passes on, as far as it knows by name.
+pub const METHODS: HeaderValue =
+    HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
 
 /// Why a request got no answer from a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +16,8 @@ pub enum Refusal {
     MethodNotAllowed,
     /// Clients cannot reach this path.
     NotFound,
+    /// It has been here too often: some gateway is its own backend.
+    Loop,
     /// The client asks for too much; the limit's headers say when to come back.
     RateLimited,
     /// The body is longer than `gateway.body_limit`.
@@ -39,6 +45,7 @@ impl Refusal {
             Refusal::Ambiguous(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::Loop => StatusCode::LOOP_DETECTED,
             Refusal::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Refusal::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -53,6 +60,7 @@ impl Refusal {
             Refusal::Ambiguous(_) | Refusal::BodyBroken => "invalid_request",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::NotFound => "not_found",
+            Refusal::Loop => "loop_detected",
             Refusal::RateLimited => "rate_limited",
             Refusal::BodyTooLarge => "body_too_large",
             Refusal::BodyTimeout => "body_timeout",
@@ -70,9 +78,11 @@ impl Refusal {
             Refusal::Ambiguous("content-length") => "an ambiguous Content-Length",
             Refusal::Ambiguous("host") => "exactly one valid Host is required",
             Refusal::Ambiguous("target") => "the request's target is not a path",
+            Refusal::Ambiguous("max-forwards") => "Max-Forwards is not one whole number",
             Refusal::Ambiguous(_) => "the request is not well-formed HTTP/1.1",
             Refusal::MethodNotAllowed => "this method is not passed on",
             Refusal::NotFound => "no such path",
+            Refusal::Loop => "this request goes round in circles: a gateway is its own backend",
             Refusal::RateLimited => "too many requests; Retry-After says when to try again",
             Refusal::BodyTooLarge => "the body is too large",
             Refusal::BodyBroken => "the body broke off or is not well-formed",
@@ -102,6 +112,9 @@ impl Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         let status = self.status();
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, METHODS);
+        }
         if [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE].contains(&status) {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hyper::header::{EXPECT, HOST, HeaderName, HeaderValue, UPGRADE};
 use hyper::http::request;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response};
 use metrics::{Counter, counter};
 
 use crate::lifecycle::Lifecycle;
@@ -72,7 +72,6 @@ impl Forwarder {
             body.keep();
         }
         let has_host = head.headers.contains_key(HOST);
-        let wants_upgrade = head.headers.contains_key(UPGRADE);
         let mut tried: Vec<BackendId> = Vec::new();
         let mut refusal = Refusal::NoBackend;
         // Whether a backend had to do with it: that there is no connection free costs it nothing.
@@ -95,14 +94,16 @@ impl Forwarder {
                 head.headers.insert(HOST, host_of(&lane.backend));
             }
             let unanswered = match lane.pool.send(&head, body).await {
-                Ok((mut response, connection)) => match fit(&mut response, wants_upgrade) {
-                    Ok(()) => return Ok((response, connection)),
-                    Err(why) => Unanswered {
-                        cause: Cause::Unfit(why),
-                        sent: true,
-                        body: connection.into_body(),
-                    },
-                },
+                Ok((mut response, connection)) => {
+                    match headers::fit(&mut response, head.headers.get(UPGRADE)) {
+                        Ok(()) => return Ok((response, connection)),
+                        Err(why) => Unanswered {
+                            cause: Cause::Unfit(why),
+                            sent: true,
+                            body: connection.into_body(),
+                        },
+                    }
+                }
                 Err(unanswered) => unanswered,
             };
             again |= !unanswered.cause.is_here();
@@ -128,15 +129,6 @@ impl Forwarder {
 /// RFC 9110, 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
-}
-
-/// Makes a backend's answer fit for the client, or says why it is none.
-fn fit(response: &mut Response<Decoder>, wants_upgrade: bool) -> Result<(), &'static str> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS && !wants_upgrade {
-        return Err("101 to a request that asked for nothing of the kind");
-    }
-    headers::strip(response.headers_mut());
-    Ok(())
 }
 
 /// Writes down that `lane`'s backend did not answer. Returns what the client is told if no

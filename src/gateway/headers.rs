@@ -7,11 +7,12 @@ use hyper::header::{
 };
 use hyper::http::request;
 use hyper::http::uri::PathAndQuery;
-use hyper::{Method, Request, Uri, Version};
+use hyper::{Method, Response, StatusCode, Uri, Version};
 use uuid::Uuid;
 
 use super::answer::Refusal;
 use super::forwarded::is_host;
+use super::upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -94,6 +95,16 @@ fn settle_host(head: &mut request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Removes names with an underscore, which much that is behind a gateway takes for a dash: such a
+/// name would say unseen what everything here says of the name with a dash.
+pub fn drop_underscores(headers: &mut HeaderMap) {
+    let is_odd = |name: &&HeaderName| name.as_str().contains('_');
+    if headers.keys().any(|name| is_odd(&name)) {
+        let odd: Vec<HeaderName> = headers.keys().filter(is_odd).cloned().collect();
+        odd.iter().for_each(|name| drop(headers.remove(name)));
+    }
+}
+
 /// Removes what belongs to the connection that `headers` came on.
 pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
@@ -107,22 +118,6 @@ pub fn strip(headers: &mut HeaderMap) {
     for name in named.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
-}
-
-/// The protocol that a request wants its connection to be switched to, if it may be.
-pub fn wanted_protocol(request: &Request<Incoming>) -> Option<HeaderValue> {
-    let asks = request.version() == Version::HTTP_11
-        && request.body().is_end_stream()
-        && connection_options(request.headers()).any(|it| it.eq_ignore_ascii_case("upgrade"));
-    let mut protocols = request.headers().get_all(UPGRADE).iter().filter(|_| asks);
-    let protocol = protocols.next().filter(|_| protocols.next().is_none())?;
-    // HTTP/2 through a tunnel would go past everything that is done here (h2c smuggling).
-    let text = protocol.to_str().ok()?;
-    let is_http = |it: &str| {
-        it.get(..2).is_some_and(|it| it.eq_ignore_ascii_case("h2"))
-            || it.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("http"))
-    };
-    (!text.split(',').any(|it| is_http(it.trim()))).then(|| protocol.clone())
 }
 
 /// The id that the client or a proxy gave, if it is short and plain, or a new one; in its
@@ -152,14 +147,50 @@ pub fn insert_close(headers: &mut HeaderMap) {
     headers.insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// Says how the end of a request's body is found, if that is not by its length.
-pub fn frame(headers: &mut HeaderMap, body: &Incoming) {
-    if !body.is_end_stream() && !headers.contains_key(CONTENT_LENGTH) {
-        headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+/// Says how the end of a request's body is found: by its length or in chunks. That a body is empty
+/// is said where a method is expected to have one (RFC 9110, 8.6); HTTP/2 need not say so.
+pub fn frame(head: &mut request::Parts, body: &Incoming) {
+    if head.headers.contains_key(CONTENT_LENGTH) {
+        return;
+    }
+    let bare = [Method::GET, Method::HEAD, Method::DELETE, Method::OPTIONS];
+    if !body.is_end_stream() {
+        head.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    } else if !bare.contains(&head.method) {
+        head.headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
     }
 }
 
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+/// Makes a backend's answer fit for the client, or says why it is none, as one to a request that
+/// `offered` these protocols to go on with.
+pub fn fit<B>(
+    response: &mut Response<B>,
+    offered: Option<&HeaderValue>,
+) -> Result<(), &'static str> {
+    let status = response.status();
+    let headers = response.headers_mut();
+    // The only answers whose `Upgrade` is for the client: what is spoken now, or has to be.
+    let upgrade = match status {
+        StatusCode::SWITCHING_PROTOCOLS => Some(upgrade::choice(headers, offered)?),
+        StatusCode::UPGRADE_REQUIRED => upgrade::protocols(headers),
+        _ => None,
+    };
+    strip(headers);
+    if let Some(protocols) = upgrade {
+        insert_upgrade(headers, protocols);
+    }
+    // No body, and no length either: clients wait for what it announces. 304 may have one, which
+    // no cache takes over (RFC 9111, 3.2).
+    let is_bare =
+        [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
+    if is_bare.contains(&status) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    Ok(())
+}
+
+/// What a message says of the connection that it came on.
+pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
     lines.flat_map(|line| line.split(',')).map(str::trim)
 }

@@ -11,7 +11,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue};
 use hyper::header::{InvalidHeaderName, InvalidHeaderValue, TRANSFER_ENCODING};
 use hyper::http::request;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Response, StatusCode, Version};
 
 use super::headers;
 
@@ -19,7 +19,7 @@ use super::headers;
 const MOST_HEADERS: usize = 100;
 
 /// Room for the headers that the gateway adds to an answer.
-const OUR_HEADERS: usize = 4;
+const OUR_HEADERS: usize = 5;
 
 /// The largest answer head, in bytes.
 const HEAD_LIMIT: usize = 64 * 1024;
@@ -123,6 +123,9 @@ pub fn read_head(bytes: &mut Bytes, method: &Method) -> Result<Option<Head>, Mal
 
     let mut response = Response::new(Decoder(Rest::Nothing));
     *response.status_mut() = status;
+    if !is_http_11 {
+        *response.version_mut() = Version::HTTP_10;
+    }
     *response.headers_mut() = map(parsed.headers, &front)?;
     let reason =
         parsed.reason.filter(|it| !it.is_empty() && Some(*it) != status.canonical_reason());

@@ -1,5 +1,5 @@
-//! One client's connection: TLS if there is a certificate, HTTP/1.1 or HTTP/2 as the client
-//! has it, and an end to those that ask for nothing.
+//! One client's connection: TLS if there is a certificate, HTTP/1.1 or HTTP/2 as was agreed, or
+//! without TLS as the client has it, and an end to those that ask for nothing.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::accept::{Activity, Watched, keep};
 use super::forwarded::Peer;
 use super::proxy::{Link, Proxy};
 use super::tls::Tls;
-use super::wire::{Inspector, Verdict};
+use super::wire::{Agreed, Inspector, Verdict};
 
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 128;
@@ -57,7 +57,7 @@ pub async fn serve(
     match tls {
         None => {
             let peer = Peer::new(peer, "http", proxy.trusted());
-            speak(stream, peer, proxy, options, closing).await;
+            speak(stream, None, peer, proxy, options, closing).await;
         }
         Some(tls) => {
             let handshake = timeout(options.header_timeout, tls.acceptor().accept(stream));
@@ -73,7 +73,8 @@ pub async fn serve(
                 None => {}
                 Some(Ok(Ok(stream))) => {
                     let peer = Peer::new(peer, "https", proxy.trusted());
-                    speak(stream, peer, proxy, options, closing).await;
+                    let agreed = Agreed::on(stream.get_ref().1.alpn_protocol());
+                    speak(stream, Some(agreed), peer, proxy, options, closing).await;
                 }
                 Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
                 Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
@@ -85,6 +86,7 @@ pub async fn serve(
 
 async fn speak<T>(
     stream: T,
+    agreed: Option<Agreed>,
     peer: Peer,
     proxy: Arc<Proxy>,
     options: LinkOptions,
@@ -93,7 +95,7 @@ async fn speak<T>(
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (verdict, activity) = (Verdict::default(), Activity::new());
-    let inspector = Inspector::new(options.header_limit, verdict.clone(), activity.clone());
+    let inspector = Inspector::new(options.header_limit, agreed, verdict.clone(), activity.clone());
     let stream = Watched::new(stream, inspector);
     let link = Arc::new(Link::new(proxy, peer, verdict, activity.clone()));
     let service = {

@@ -4,8 +4,8 @@
 //!
 //! - `listener`: a client's connection, TLS (`tls`), HTTP/1.1 or HTTP/2. `wire` looks at the
 //!   bytes of HTTP/1.1 before anything else does.
-//! - `proxy`: the story of one request. `headers` and `forwarded` make its head fit for a
-//!   backend, `paths` knows which ones are hidden, `answer` has the words of refusals.
+//! - `proxy`: the story of one request. `headers`, `forwarded` and `via` make its head fit for
+//!   a backend, `paths` knows which ones are hidden, `answer` has the words of refusals.
 //! - `forward`: to a backend ([`upstream`] says to which) and perhaps to another.
 //! - `client`: the connections to one backend, with `lanes` to each.
 //! - `request_body` and `response_body`: on their way; `upgrade`: what comes of a 101.
@@ -32,6 +32,7 @@ mod response_body;
 mod tls;
 mod upgrade;
 pub mod upstream;
+mod via;
 mod wire;
 
 use std::io;
@@ -88,6 +89,7 @@ impl Gateway {
             hidden: Paths::new(config.hidden_paths.clone()),
             body_limit: config.body_limit,
             body_timeout: config.body_timeout,
+            drop_underscore_headers: config.drop_underscore_headers,
             access_log: config.access_log,
         };
         let tls = match (&config.tls_certificate, &config.tls_key) {

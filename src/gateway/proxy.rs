@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue};
+use hyper::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
+};
 use hyper::header::{HeaderName, UPGRADE};
 use hyper::http::request;
 use hyper::upgrade::OnUpgrade;
@@ -15,7 +17,7 @@ use crate::accept::Activity;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 
-use super::answer::Refusal;
+use super::answer::{METHODS, Refusal};
 use super::client::Connection;
 use super::forward::Forwarder;
 use super::forwarded::{Peer, Trusted};
@@ -25,7 +27,8 @@ use super::observe::{Answers, Record};
 use super::paths::Paths;
 use super::request_body::{RequestBody, is_small};
 use super::response_body::ResponseBody;
-use super::upgrade::Tunnel;
+use super::upgrade::{self, Tunnel};
+use super::via::{self, Via};
 use super::wire::Verdict;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -41,6 +44,8 @@ pub struct ProxyOptions {
     pub body_limit: u64,
     /// How long a small body may take.
     pub body_timeout: Duration,
+    /// Whether names of headers with an underscore are left out.
+    pub drop_underscore_headers: bool,
     /// Whether each request gets a line in the log.
     pub access_log: bool,
 }
@@ -50,8 +55,17 @@ pub struct Proxy {
     options: ProxyOptions,
     gate: Gate,
     forwarder: Forwarder,
+    via: Via,
     own: Arc<Answers>,
     lifecycle: Lifecycle,
+}
+
+/// What the gateway answers itself.
+enum Own {
+    /// It is well; the text says how.
+    Health(&'static str),
+    /// What may be asked, to a request that must not be passed on any more.
+    Options,
 }
 
 /// What the requests on one connection have in common.
@@ -64,7 +78,7 @@ pub struct Link {
     tunnel: Mutex<Option<Tunnel>>,
 }
 
-/// A client's end of a tunnel, and what it wants to speak through it.
+/// A client's end of a tunnel, and what it offers to speak through it.
 type Upgrade = (OnUpgrade, HeaderValue);
 
 impl Proxy {
@@ -75,7 +89,8 @@ impl Proxy {
         forwarder: Forwarder,
         lifecycle: Lifecycle,
     ) -> Proxy {
-        Proxy { options, gate, forwarder, own: Arc::new(Answers::of("none")), lifecycle }
+        let own = Arc::new(Answers::of("none"));
+        Proxy { options, gate, forwarder, via: Via::new(), own, lifecycle }
     }
 
     /// Whose word is taken for where a request comes from.
@@ -100,7 +115,7 @@ impl Proxy {
         let target = (head.method.clone(), head.uri.clone());
         let admitted = match link.verdict.is_ambiguous() {
             true => Err(Refusal::Ambiguous("")),
-            false => headers::admit(&mut head),
+            false => proxy.admit(&mut head),
         };
         let client = link.peer.rewrite(&mut head.headers, proxy.trusted());
         let id = headers::request_id(&mut head.headers);
@@ -113,9 +128,9 @@ impl Proxy {
             link.activity.begin(),
         );
         let mut decision = None;
-        let answered = match admitted.and_then(|()| proxy.own_answer(head.uri.path())) {
+        let answered = match admitted.and_then(|()| proxy.own_answer(&mut head)) {
             Err(refusal) => Err(refusal),
-            Ok(Some(healthy)) => return proxy.healthy(healthy, record),
+            Ok(Some(own)) => return proxy.answer(own, record),
             Ok(None) => {
                 decision = proxy.gate.check(client.address, &head.headers).await;
                 match &decision {
@@ -127,8 +142,8 @@ impl Proxy {
         let mut response = match answered {
             Err(refusal) => proxy.refuse(refusal, record, is_http1),
             Ok((response, connection)) => match upgrade {
-                Some((client, protocol)) if switches(&response) => {
-                    link.tunnel(client, protocol, response, connection, record)
+                Some((client, _)) if switches(&response) => {
+                    link.tunnel(client, response, connection, record)
                 }
                 _ => {
                     record.answered(response.status());
@@ -146,16 +161,27 @@ impl Proxy {
         response
     }
 
-    /// What the gateway answers itself: whether it is well, or that there is nothing.
-    fn own_answer(&self, path: &str) -> Result<Option<&'static str>, Refusal> {
-        match path {
-            "/health/live" => Ok(Some("ok")),
-            "/health/ready" if self.lifecycle.is_ending() => Err(Refusal::ShuttingDown),
-            "/health/ready" if !self.forwarder.is_ready() => Err(Refusal::NoBackend),
-            "/health/ready" => Ok(Some("ok")),
-            path if self.options.hidden.contains(path) => Err(Refusal::NotFound),
-            _ => Ok(None),
+    /// Makes the head of a request fit for a backend, or says why it is not passed on.
+    fn admit(&self, head: &mut request::Parts) -> Result<(), Refusal> {
+        let version = head.version;
+        if self.options.drop_underscore_headers {
+            headers::drop_underscores(&mut head.headers);
         }
+        headers::admit(head)?;
+        self.via.mark_request(&mut head.headers, version)
+    }
+
+    /// What the gateway answers itself, or that there is nothing.
+    fn own_answer(&self, head: &mut request::Parts) -> Result<Option<Own>, Refusal> {
+        match head.uri.path() {
+            "/health/live" => return Ok(Some(Own::Health("ok"))),
+            "/health/ready" if self.lifecycle.is_ending() => return Err(Refusal::ShuttingDown),
+            "/health/ready" if !self.forwarder.is_ready() => return Err(Refusal::NoBackend),
+            "/health/ready" => return Ok(Some(Own::Health("ok"))),
+            path if self.options.hidden.contains(path) => return Err(Refusal::NotFound),
+            _ => {}
+        }
+        Ok(if via::may_forward(head)? { None } else { Some(Own::Options) })
     }
 
     /// Gives an admitted request to a backend, if its client and its body are within limits.
@@ -169,9 +195,9 @@ impl Proxy {
         if incoming.size_hint().lower() > self.options.body_limit {
             return Err(Refusal::BodyTooLarge);
         }
-        headers::frame(&mut head.headers, &incoming);
-        if let Some((_, protocol)) = upgrade {
-            headers::insert_upgrade(&mut head.headers, protocol.clone());
+        headers::frame(&mut head, &incoming);
+        if let Some((_, protocols)) = upgrade {
+            headers::insert_upgrade(&mut head.headers, protocols.clone());
         }
         let body = if incoming.is_end_stream() {
             RequestBody::Empty
@@ -183,6 +209,7 @@ impl Proxy {
             }
         };
         let (mut response, connection) = self.forwarder.forward(head, body, record).await?;
+        self.via.mark_answer(&mut response);
         response.headers_mut().entry(REQUEST_ID).or_insert_with(|| record.id.clone());
         Ok((response, connection))
     }
@@ -202,12 +229,20 @@ impl Proxy {
         own_response(refusal.status(), headers, refusal.body(), record)
     }
 
-    fn healthy(&self, status: &'static str, mut record: Record) -> Response<ResponseBody> {
+    fn answer(&self, own: Own, mut record: Record) -> Response<ResponseBody> {
         record.refused(StatusCode::OK, &self.own);
         let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        let body = serde_json::json!({ "status": status }).to_string();
+        let body = match own {
+            Own::Options => {
+                headers.insert(ALLOW, METHODS);
+                String::new()
+            }
+            Own::Health(status) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                serde_json::json!({ "status": status }).to_string()
+            }
+        };
         own_response(StatusCode::OK, headers, body, record)
     }
 }
@@ -227,17 +262,14 @@ impl Link {
     fn tunnel(
         &self,
         client: OnUpgrade,
-        protocol: HeaderValue,
         response: Response<Decoder>,
         connection: Box<Connection>,
         mut record: Record,
     ) -> Response<ResponseBody> {
         record.answered(response.status());
         record.completed();
-        let mut response = response.map(|_| ResponseBody::none());
-        headers::insert_upgrade(response.headers_mut(), protocol);
         self.becomes(Some(Tunnel::new(client, connection, record)));
-        response
+        response.map(|_| ResponseBody::none())
     }
 
     fn becomes(&self, tunnel: Option<Tunnel>) -> Option<Tunnel> {
@@ -263,8 +295,8 @@ fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
     if !request.headers().contains_key(UPGRADE) {
         return None;
     }
-    let protocol = headers::wanted_protocol(request)?;
-    Some((hyper::upgrade::on(request), protocol))
+    let protocols = upgrade::offer(request)?;
+    Some((hyper::upgrade::on(request), protocols))
 }
 
 fn switches<B>(response: &Response<B>) -> bool {

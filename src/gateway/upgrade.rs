@@ -1,11 +1,16 @@
-//! Tunnels: what comes of a connection after a backend's `101 Switching Protocols`.
+//! Tunnels: who may have one, and what comes of a connection after a backend's
+//! `101 Switching Protocols`.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::body::{Body, Incoming};
+use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
+use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
@@ -14,7 +19,59 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{Watch, Watched};
 
 use super::client::{Connection, Place};
+use super::headers;
 use super::observe::Record;
+
+/// The protocols that a request offers to go on with, if it may: those of HTTP/1.1 and without a
+/// body (RFC 9110, 7.8).
+pub fn offer(request: &Request<Incoming>) -> Option<HeaderValue> {
+    if request.version() != Version::HTTP_11 || !request.body().is_end_stream() {
+        return None;
+    }
+    protocols(request.headers()).filter(|_| switches(request.headers()))
+}
+
+/// What a backend that answers 101 goes on with. An error if that is nothing of what it was
+/// `offered`: the client would not know what it hears.
+pub fn choice(
+    answer: &HeaderMap,
+    offered: Option<&HeaderValue>,
+) -> Result<HeaderValue, &'static str> {
+    let offered = offered.ok_or("101 to a request that asked for nothing of the kind")?;
+    let is_offered = |it: &str| items(offered).any(|offered| offered.eq_ignore_ascii_case(it));
+    if !answer.get_all(UPGRADE).iter().flat_map(items).all(is_offered) {
+        return Err("101 to a protocol that was not offered");
+    }
+    protocols(answer).filter(|_| switches(answer)).ok_or("101 without a protocol to switch to")
+}
+
+/// The protocols in a message's `Upgrade`, as one list. HTTP itself is not among them: through a
+/// tunnel it would go past everything that is done here (h2c smuggling).
+pub fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
+    let is_http = |it: &&str| {
+        it.get(..2).is_some_and(|it| it.eq_ignore_ascii_case("h2"))
+            || it.get(..4).is_some_and(|it| it.eq_ignore_ascii_case("http"))
+    };
+    let is_plain =
+        |it: &&str| it.bytes().all(|it| it.is_ascii_graphic() && !b"\"(),;".contains(&it));
+    let listed = headers.get_all(UPGRADE).iter().flat_map(items);
+    let passed: Vec<&str> = listed.filter(|it| !is_http(it) && is_plain(it)).collect();
+    if passed.is_empty() {
+        return None;
+    }
+    HeaderValue::from_str(&passed.join(", ")).ok()
+}
+
+/// Whether a message says that its connection is to be switched.
+fn switches(headers: &HeaderMap) -> bool {
+    headers::connection_options(headers).any(|it| it.eq_ignore_ascii_case("upgrade"))
+}
+
+/// The items of a list, of which empty ones are none (RFC 9110, 5.6.1).
+fn items(list: &HeaderValue) -> impl Iterator<Item = &str> {
+    let items = list.to_str().unwrap_or_default().split(',');
+    items.map(|it| it.trim_matches([' ', '\t'])).filter(|it| !it.is_empty())
+}
 
 /// Both ends of a tunnel, once the client has its 101.
 #[derive(Debug)]
@@ -64,8 +121,9 @@ impl Tunnel {
 struct Moved(Arc<AtomicBool>);
 
 impl Watch for Moved {
-    fn came(&mut self, _bytes: &[u8]) {
+    fn came(&mut self, _bytes: &[u8]) -> io::Result<()> {
         self.0.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     fn left(&mut self, _bytes: usize) {

@@ -4,8 +4,10 @@
 //! (request smuggling). hyper reads such requests in one of the possible ways and forgets the
 //! other, so by the time that we are asked it is too late to refuse them. Here they are
 //! seen as they arrive: both lengths at once, a length twice, a folded line, a line without
-//! its carriage return.
+//! its carriage return. A connection on which another protocol is spoken than was agreed ends
+//! here, too.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -33,26 +35,69 @@ impl Verdict {
     }
 }
 
+/// The protocol that a handshake agreed on, until the first bytes have shown it (RFC 7301).
+#[derive(Debug)]
+pub struct Agreed {
+    is_http2: bool,
+    /// So many bytes that HTTP/2 begins with have come.
+    come: usize,
+}
+
 /// Looks at what goes over a client's connection.
 #[derive(Debug)]
 pub struct Inspector {
+    agreed: Option<Agreed>,
     framing: Framing,
     verdict: Verdict,
     activity: Activity,
 }
 
 impl Inspector {
-    /// For a connection on which no request head is longer than `header_limit`.
-    pub fn new(header_limit: usize, verdict: Verdict, activity: Activity) -> Inspector {
-        Inspector { framing: Framing::new(header_limit), verdict, activity }
+    /// For a connection on which no request head is longer than `header_limit`. If nothing was
+    /// `agreed`, the client may speak HTTP/1.1 or HTTP/2 as it likes.
+    pub fn new(
+        header_limit: usize,
+        agreed: Option<Agreed>,
+        verdict: Verdict,
+        activity: Activity,
+    ) -> Inspector {
+        Inspector { agreed, framing: Framing::new(header_limit), verdict, activity }
+    }
+}
+
+impl Agreed {
+    /// What a TLS handshake came to: HTTP/2 only where it says so (RFC 9113, 3.2).
+    pub fn on(protocol: Option<&[u8]>) -> Agreed {
+        Agreed { is_http2: protocol == Some(b"h2"), come: 0 }
+    }
+
+    /// Whether `bytes`, which are the next ones, keep to it; none if that cannot be told yet.
+    fn is_kept(&mut self, bytes: &[u8]) -> Option<bool> {
+        for byte in bytes {
+            if *byte != HTTP2[self.come] {
+                return Some(!self.is_http2);
+            }
+            self.come += 1;
+            if self.come == HTTP2.len() {
+                return Some(self.is_http2);
+            }
+        }
+        None
     }
 }
 
 impl Watch for Inspector {
-    fn came(&mut self, bytes: &[u8]) {
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(is_kept) = self.agreed.as_mut().and_then(|agreed| agreed.is_kept(bytes)) {
+            self.agreed = None;
+            if !is_kept {
+                return Err(io::Error::other("not the protocol that was agreed"));
+            }
+        }
         if self.framing.read(bytes).is_err() {
             self.verdict.0.store(true, Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Some of an answer was taken, unless it is only what HTTP/2 says between answers.
@@ -290,6 +335,27 @@ mod tests {
     fn a_connection_that_begins_with_the_preface_of_http_2_is_left_alone() {
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n";
         assert_eq!(verdict(preface, 1), Ok(()));
+    }
+
+    #[test]
+    fn what_was_agreed_is_spoken_however_the_bytes_arrive() {
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let requests: [&[u8]; 4] =
+            [b"GET / HTTP/1.1\r\n", b"PRINT / HTTP/1.1", b"\r\nPRI", preface];
+        for (protocol, is_http2) in
+            [(Some(&b"h2"[..]), true), (Some(b"http/1.1"), false), (None, false)]
+        {
+            for (request, step) in requests.iter().flat_map(|it| [1, 3, 100].map(|step| (it, step)))
+            {
+                let mut agreed = Agreed::on(protocol);
+                let kept = request.chunks(step).find_map(|bytes| agreed.is_kept(bytes));
+                assert_eq!(
+                    kept,
+                    Some((*request == preface) == is_http2),
+                    "{protocol:?} {request:?}"
+                );
+            }
+        }
     }
 
     #[test]

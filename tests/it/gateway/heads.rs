@@ -167,7 +167,17 @@ async fn answers_without_a_body_keep_their_headers_and_the_connection() {
         ("HEAD", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\netag: x\r\n\r\n", Some("5")),
         ("HEAD", "HTTP/1.1 200 OK\r\netag: x\r\n\r\n", None),
         ("GET", "HTTP/1.1 204 No Content\r\netag: x\r\n\r\n", None),
+        ("GET", "HTTP/1.1 204 No Content\r\ncontent-length: 5\r\netag: x\r\n\r\n", None),
+        ("GET", "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\netag: x\r\n\r\n", None),
         ("GET", "HTTP/1.1 304 Not Modified\r\netag: x\r\n\r\n", None),
+        ("GET", "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: x\r\n\r\n", None),
+        ("HEAD", "HTTP/1.1 304 Not Modified\r\ncontent-length: 5\r\netag: x\r\n\r\n", None),
+        (
+            "GET",
+            "HTTP/1.1 102 Processing\r\ncontent-length: 5\r\n\r\nHTTP/1.1 103 Early Hints\r\n\
+             content-length: 7\r\n\r\nHTTP/1.1 204 No Content\r\netag: x\r\n\r\n",
+            None,
+        ),
         ("GET", "HTTP/1.1 200 OK\r\ncontent-length: 0\r\netag: x\r\n\r\n", Some("0")),
     ] {
         let backend = Backend::start(move |_| Act::Says(answer.into())).await;
@@ -205,4 +215,26 @@ async fn health_is_the_gateways_own_and_what_is_hidden_is_not_found() {
         assert!(body(&answer).contains("\"not_found\""), "{answer}");
     }
     assert_eq!(backend.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_name_with_an_underscore_cannot_stand_for_one_with_a_dash() {
+    let backend = Backend::named("one").await;
+    let names =
+        ["X_Forwarded_For", "X_Real_IP", "transfer_encoding", "Content_Length", "_", "x_y-z"];
+    let lines: String = names.iter().map(|name| format!("{name}: chunked\r\n")).collect();
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx-y: z\r\n{lines}\r\n");
+    for drops in [true, false] {
+        let gateway = TestGateway::at(&[backend.address], |config| {
+            config.gateway.drop_underscore_headers &= drops;
+        })
+        .await;
+        assert_eq!(status(&gateway.answers(&request).await), 200);
+        let heard = backend.requests().pop().unwrap();
+        for name in names {
+            assert_eq!(header(&heard, name).is_none(), drops, "{name}: {heard}");
+        }
+        assert_eq!(header(&heard, "x-y"), Some("z"));
+    }
 }

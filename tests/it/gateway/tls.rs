@@ -1,13 +1,12 @@
-//! TLS and HTTP/2 in front.
+//! TLS in front, and what is agreed there.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use hyper::client::conn::http2;
-use hyper::{Request, Version};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::Request;
 use merch_store::lifecycle::Ended;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -16,6 +15,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::gateway::{get, header};
+use crate::support::http2::asks_in_http_2;
 use crate::support::raw::{Raw, status};
 use crate::support::{Backend, TestGateway, eventually};
 
@@ -50,28 +50,12 @@ async fn connect(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![protocol.into()];
+    // An empty one is none.
+    config.alpn_protocols =
+        Some(protocol.into()).into_iter().filter(|it: &Vec<u8>| !it.is_empty()).collect();
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let name = ServerName::try_from("shop").unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, stream).await
-}
-
-async fn asks_in_http_2<T>(stream: T, request: Request<String>) -> hyper::Response<String>
-where
-    T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let io = TokioIo::new(stream);
-    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
-    tokio::spawn(connection);
-    let (head, mut body) = sender.send_request(request).await.unwrap().into_parts();
-    let mut text = Vec::new();
-    while let Some(frame) =
-        std::future::poll_fn(|cx| hyper::body::Body::poll_frame(std::pin::Pin::new(&mut body), cx))
-            .await
-    {
-        text.extend_from_slice(&frame.unwrap().into_data().unwrap());
-    }
-    hyper::Response::from_parts(head, String::from_utf8(text).unwrap())
 }
 
 #[tokio::test]
@@ -89,9 +73,9 @@ async fn a_certificate_makes_it_https_with_http_1_and_http_2() {
     assert_eq!(header(&backend.request(), "x-forwarded-proto"), Some("https"));
 
     let mut stream = connect(&gateway, &certificate, "http/1.1").await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, get("/").as_bytes()).await.unwrap();
+    stream.write_all(get("/").as_bytes()).await.unwrap();
     let mut answer = Vec::new();
-    let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await;
+    let _ = stream.read_to_end(&mut answer).await;
     assert_eq!(status(&String::from_utf8(answer).unwrap()), 200);
 }
 
@@ -127,40 +111,25 @@ async fn a_certificate_that_is_replaced_is_used_from_then_on() {
 }
 
 #[tokio::test]
-async fn http_2_goes_on_as_http_1() {
+async fn the_protocol_that_was_agreed_is_the_one_that_is_spoken() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = issue(folder.path());
     let backend = Backend::named("one").await;
-    let gateway = TestGateway::before(&[&backend]).await;
-    let stream = TcpStream::connect(gateway.address).await.unwrap();
-    let request = Request::post("http://shop:1/x?y")
-        .version(Version::HTTP_2)
-        .header("cookie", "a=b")
-        .header("cookie", "c=d")
-        .header("te", "trailers")
-        .body("body".to_owned())
-        .unwrap();
-    let answer = asks_in_http_2(stream, request).await;
-    assert_eq!((answer.status().as_u16(), answer.body().as_str()), (200, "one"));
-    assert!(answer.headers().contains_key("x-request-id"));
-    let heard = backend.request();
-    assert!(
-        heard.starts_with("POST /x?y HTTP/1.1\r\n") && heard.ends_with("\r\n\r\nbody"),
-        "{heard}"
-    );
-    assert_eq!(header(&heard, "host"), Some("shop:1"));
-    assert_eq!(header(&heard, "cookie"), Some("a=b; c=d"));
-    assert_eq!((header(&heard, "te"), header(&heard, "content-length")), (None, Some("4")));
-    assert_eq!(header(&heard, "x-forwarded-for"), Some("127.0.0.1"));
-}
-
-#[tokio::test]
-async fn a_host_beside_the_authority_must_be_the_same() {
-    let backend = Backend::named("one").await;
-    let gateway = TestGateway::before(&[&backend]).await;
-    for (host, expected) in [("shop", 200), ("SHOP", 200), ("evil", 400)] {
-        let stream = TcpStream::connect(gateway.address).await.unwrap();
-        let request = Request::get("http://shop/").header("host", host);
-        let answer = asks_in_http_2(stream, request.body(String::new()).unwrap()).await;
-        assert_eq!(answer.status(), expected, "{host}");
+    let gateway = gateway(&backend, folder.path()).await;
+    for (agreed, speaks_http_2) in [("h2", false), ("http/1.1", true), ("", true)] {
+        let mut stream = connect(&gateway, &certificate, agreed).await.unwrap();
+        let said = if speaks_http_2 { "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into() } else { get("/") };
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        assert_eq!(answer, b"", "{agreed}");
     }
-    assert_eq!(backend.requests().len(), 2);
+    let mut stream = connect(&gateway, &certificate, "").await.unwrap();
+    stream.write_all(get("/").as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(status(&String::from_utf8(answer).unwrap()), 200);
+    let error = connect(&gateway, &certificate, "h3").await.unwrap_err().to_string();
+    assert!(error.contains("NoApplicationProtocol"), "{error}");
+    assert_eq!(backend.requests().len(), 1);
 }

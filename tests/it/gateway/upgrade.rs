@@ -89,7 +89,7 @@ async fn a_backend_that_does_not_switch_answers_and_the_connection_stays_http() 
 async fn http_2_is_not_let_through_a_tunnel() {
     let backend = switching().await;
     let gateway = TestGateway::before(&[&backend]).await;
-    for protocol in ["h2c", "H2C, websocket", "HTTP/2.0", "websocket\r\nupgrade: h2c"] {
+    for protocol in ["h2c", "H2C, h2", "HTTP/2.0", "h2c\r\nupgrade: http/3", ",", "a b"] {
         let request = format!(
             "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings, close\r\n\
              http2-settings: AAA\r\nupgrade: {protocol}\r\n\r\n"
@@ -99,6 +99,98 @@ async fn http_2_is_not_let_through_a_tunnel() {
     }
     for heard in backend.requests() {
         assert_eq!((header(&heard, "upgrade"), header(&heard, "http2-settings")), (None, None));
+    }
+}
+
+/// What a client that offers `lines` hears of a backend that answers with `answer`, and what the
+/// backend was offered.
+async fn negotiated(lines: &str, answer: &str) -> (String, Option<String>) {
+    let answer = format!("HTTP/1.1 {answer}\r\n\r\n");
+    let backend = Backend::start(move |_| Act::SaysAndEchoes(answer.clone())).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(format!("POST / HTTP/1.1\r\nhost: a\r\n{lines}\r\n\r\n")).await;
+    let head = client.hears_until("\r\n\r\n").await;
+    (head, header(&backend.request(), "upgrade").map(str::to_owned))
+}
+
+#[tokio::test]
+async fn a_101_says_what_the_backend_chose_and_not_what_the_client_offered() {
+    for (offer, offered, chosen) in [
+        ("websocket", "websocket", "websocket"),
+        ("websocket", "websocket", "WebSocket"),
+        ("foo/2, websocket, bar", "foo/2, websocket, bar", "bar"),
+        ("foo/2, websocket", "foo/2, websocket", "foo/2"),
+        ("tls/1.3, irc", "tls/1.3, irc", "tls/1.3, irc"),
+        ("h2c, websocket", "websocket", "websocket"),
+        ("websocket\r\nUpgrade: foo", "websocket, foo", "foo"),
+        (", websocket ,,\tfoo", "websocket, foo", "foo"),
+    ] {
+        let offer = format!("Connection: Upgrade\r\nUpgrade: {offer}");
+        let answer = format!(
+            "101 Switching Protocols\r\nConnection: x, Upgrade\r\nX: y\r\nUpgrade: {chosen}\r\n\
+             Sec-WebSocket-Accept: z\r\nSec-WebSocket-Protocol: chat\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate\r\nContent-Length: 5"
+        );
+        let (head, heard) = negotiated(&offer, &answer).await;
+        assert_eq!(status(&head), 101, "{head}");
+        assert_eq!(heard.as_deref(), Some(offered));
+        for (name, value) in [
+            ("upgrade", Some(chosen)),
+            ("connection", Some("upgrade")),
+            ("sec-websocket-accept", Some("z")),
+            ("sec-websocket-protocol", Some("chat")),
+            ("sec-websocket-extensions", Some("permessage-deflate")),
+            ("content-length", None),
+            ("x", None),
+        ] {
+            assert_eq!(header(&head, name), value, "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_101_to_what_was_not_offered_is_no_answer() {
+    let offer = "Connection: upgrade\r\nUpgrade: foo, bar";
+    for (lines, answer) in [
+        (offer, "Connection: upgrade\r\nUpgrade: websocket"),
+        (offer, "Connection: upgrade\r\nUpgrade: foo, websocket"),
+        (offer, "Connection: upgrade\r\nUpgrade: foo\r\nUpgrade: h2c"),
+        (offer, "Connection: upgrade\r\nUpgrade: foo/2"),
+        (offer, "Connection: upgrade\r\nUpgrade:"),
+        (offer, "Connection: upgrade"),
+        (offer, "Upgrade: foo"),
+        (offer, "Connection: keep-alive\r\nUpgrade: foo"),
+        ("Upgrade: foo", "Connection: upgrade\r\nUpgrade: foo"),
+        ("Connection: upgrade", "Connection: upgrade\r\nUpgrade: foo"),
+        ("Connection: upgrade\r\nUpgrade: h2c, foo", "Connection: upgrade\r\nUpgrade: h2c"),
+    ] {
+        let (head, _) = negotiated(lines, &format!("101 Switching Protocols\r\n{answer}")).await;
+        assert_eq!(status(&head), 502, "{lines} {answer}: {head}");
+        assert_eq!(header(&head, "upgrade"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_http_1_0_cannot_switch() {
+    let backend = Backend::start(|_| Act::Says(ok("no"))).await;
+    let gateway = TestGateway::before(&[&backend]).await;
+    let request = "GET / HTTP/1.0\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    assert!(gateway.answers(request).await.ends_with("no"));
+    assert_eq!(header(&backend.request(), "upgrade"), None);
+}
+
+#[tokio::test]
+async fn a_client_that_must_switch_is_told_to_what() {
+    for (answer, told) in [
+        ("Connection: upgrade\r\nUpgrade: TLS/1.3, websocket", Some("TLS/1.3, websocket")),
+        ("Upgrade: websocket", Some("websocket")),
+        ("Connection: upgrade\r\nUpgrade: HTTP/2.0", None),
+    ] {
+        let answer = format!("426 Upgrade Required\r\nContent-Length: 0\r\n{answer}");
+        let (head, _) = negotiated("x: y", &answer).await;
+        assert_eq!((status(&head), header(&head, "upgrade")), (426, told), "{head}");
+        assert_eq!(header(&head, "connection"), told.map(|_| "upgrade"));
     }
 }
 

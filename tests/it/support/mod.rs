@@ -4,6 +4,7 @@ pub mod backend;
 pub mod browser;
 pub mod database;
 pub mod gateway;
+pub mod http2;
 pub mod person;
 pub mod process;
 pub mod proxy;
