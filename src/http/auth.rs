@@ -39,7 +39,7 @@ pub struct AuthResponse {
 
 /// Log in; somebody unknown gets an account with 1000 coins.
 #[utoipa::path(
-    post, path = "/api/auth", tag = "shop", operation_id = "auth", security(()),
+    post, path = "/api/auth", tag = "shop", operation_id = "login", security(()),
     request_body = AuthRequest,
     responses((status = OK, description = "Logged in.", body = AuthResponse), CommonErrors),
 )]

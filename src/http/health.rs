@@ -19,7 +19,7 @@ pub struct HealthResponse {
 
 /// Whether the process is alive; if not, restart it.
 #[utoipa::path(
-    get, path = "/health/live", tag = "operations", operation_id = "live", security(()),
+    get, path = "/health/live", tag = "operations", operation_id = "getLiveness", security(()),
     responses((status = OK, description = "Alive.", body = HealthResponse)),
 )]
 pub async fn live() -> Json<HealthResponse> {
@@ -29,7 +29,7 @@ pub async fn live() -> Json<HealthResponse> {
 /// Whether it makes sense to send requests here: the database answers, and no shutdown is
 /// under way.
 #[utoipa::path(
-    get, path = "/health/ready", tag = "operations", operation_id = "ready", security(()),
+    get, path = "/health/ready", tag = "operations", operation_id = "getReadiness", security(()),
     responses(
         (status = OK, description = "Ready.", body = HealthResponse),
         (status = SERVICE_UNAVAILABLE, description = "Not now.", body = ErrorResponse),

@@ -42,40 +42,114 @@ pub struct HistoryResponse {
     next_cursor: Option<String>,
 }
 
-/// One movement of the user's coins.
+/// One movement of the user's coins; only received coins and the grant are gains. Which one it
+/// is, `type` says.
 #[derive(Serialize, ToSchema)]
-pub struct MovementEntry {
-    #[serde(flatten)]
-    kind: MovementEntryKind,
+#[serde(untagged)]
+#[schema(discriminator(property_name = "type", mapping(
+    ("grant" = "#/components/schemas/GrantEntry"),
+    ("received" = "#/components/schemas/ReceivedEntry"),
+    ("sent" = "#/components/schemas/SentEntry"),
+    ("purchase" = "#/components/schemas/PurchaseEntry"),
+)))]
+pub enum MovementEntry {
+    Grant(GrantEntry),
+    Received(ReceivedEntry),
+    Sent(SentEntry),
+    Purchase(PurchaseEntry),
+}
+
+/// The coins that an account starts with.
+#[derive(Serialize, ToSchema)]
+pub struct GrantEntry {
+    #[serde(rename = "type")]
+    #[schema(inline)]
+    kind: GrantType,
+    /// At least 1.
+    #[schema(minimum = 1)]
     amount: i64,
     #[serde(with = "time::serde::rfc3339")]
     #[schema(value_type = String, format = DateTime)]
     at: OffsetDateTime,
 }
 
-/// What moved the coins; only received coins and the grant are gains.
+/// Coins from a colleague.
 #[derive(Serialize, ToSchema)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub enum MovementEntryKind {
-    /// The coins that an account starts with.
+pub struct ReceivedEntry {
+    #[serde(rename = "type")]
+    #[schema(inline)]
+    kind: ReceivedType,
+    #[serde(rename = "fromUser")]
+    from_user: String,
+    /// At least 1.
+    #[schema(minimum = 1)]
+    amount: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    at: OffsetDateTime,
+}
+
+/// Coins to a colleague.
+#[derive(Serialize, ToSchema)]
+pub struct SentEntry {
+    #[serde(rename = "type")]
+    #[schema(inline)]
+    kind: SentType,
+    #[serde(rename = "toUser")]
+    to_user: String,
+    /// At least 1.
+    #[schema(minimum = 1)]
+    amount: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    at: OffsetDateTime,
+}
+
+/// One piece of merch, bought.
+#[derive(Serialize, ToSchema)]
+pub struct PurchaseEntry {
+    #[serde(rename = "type")]
+    #[schema(inline)]
+    kind: PurchaseType,
+    item: String,
+    /// At least 1.
+    #[schema(minimum = 1)]
+    amount: i64,
+    #[serde(with = "time::serde::rfc3339")]
+    #[schema(value_type = String, format = DateTime)]
+    at: OffsetDateTime,
+}
+
+// The one value that `type` has in an entry: generators of clients know no better way to say so
+// than an enum of one.
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum GrantType {
     Grant,
-    /// Coins from a colleague.
-    Received {
-        #[serde(rename = "fromUser")]
-        from_user: String,
-    },
-    /// Coins to a colleague.
-    Sent {
-        #[serde(rename = "toUser")]
-        to_user: String,
-    },
-    /// One piece of merch, bought.
-    Purchase { item: String },
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum ReceivedType {
+    Received,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum SentType {
+    Sent,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum PurchaseType {
+    Purchase,
 }
 
 /// Every movement of one's coins, newest first, a page at a time.
 #[utoipa::path(
-    get, path = "/api/history", tag = "shop", operation_id = "history", params(HistoryQuery),
+    get, path = "/api/history", tag = "shop", operation_id = "getHistory", params(HistoryQuery),
     responses((status = OK, description = "A page.", body = HistoryResponse), CommonErrors),
 )]
 pub async fn history(
@@ -135,7 +209,7 @@ pub struct SentTotal {
 
 /// The 100 counterparties with the largest totals, each way.
 #[utoipa::path(
-    get, path = "/api/history/summary", tag = "shop", operation_id = "historySummary",
+    get, path = "/api/history/summary", tag = "shop", operation_id = "getHistorySummary",
     responses((status = OK, description = "Totals.", body = SummaryResponse), CommonErrors),
 )]
 pub async fn summary(
@@ -177,14 +251,27 @@ impl std::fmt::Display for Cursor {
 }
 
 impl From<Movement> for MovementEntry {
-    fn from(movement: Movement) -> MovementEntry {
-        let kind = match movement.kind {
-            MovementKind::Grant => MovementEntryKind::Grant,
-            MovementKind::Received { from } => MovementEntryKind::Received { from_user: from },
-            MovementKind::Sent { to } => MovementEntryKind::Sent { to_user: to },
-            MovementKind::Purchase { item } => MovementEntryKind::Purchase { item },
-        };
-        MovementEntry { kind, amount: movement.amount, at: movement.at }
+    fn from(Movement { kind, amount, at, .. }: Movement) -> MovementEntry {
+        match kind {
+            MovementKind::Grant => {
+                MovementEntry::Grant(GrantEntry { kind: GrantType::Grant, amount, at })
+            }
+            MovementKind::Received { from } => MovementEntry::Received(ReceivedEntry {
+                kind: ReceivedType::Received,
+                from_user: from,
+                amount,
+                at,
+            }),
+            MovementKind::Sent { to } => {
+                MovementEntry::Sent(SentEntry { kind: SentType::Sent, to_user: to, amount, at })
+            }
+            MovementKind::Purchase { item } => MovementEntry::Purchase(PurchaseEntry {
+                kind: PurchaseType::Purchase,
+                item,
+                amount,
+                at,
+            }),
+        }
     }
 }
 
@@ -214,6 +301,28 @@ impl From<Summary> for SummaryResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_says_first_of_which_kind_it_is() {
+        let entry = |kind| {
+            let at = OffsetDateTime::UNIX_EPOCH;
+            let entry = MovementEntry::from(Movement { id: 7, kind, amount: 10, at });
+            serde_json::to_string(&entry).unwrap()
+        };
+        let end = r#""amount":10,"at":"1970-01-01T00:00:00Z"}"#;
+        let alice = || "alice".to_owned();
+        for (kind, start) in [
+            (MovementKind::Grant, r#"{"type":"grant","#),
+            (MovementKind::Received { from: alice() }, r#"{"type":"received","fromUser":"alice","#),
+            (MovementKind::Sent { to: alice() }, r#"{"type":"sent","toUser":"alice","#),
+            (
+                MovementKind::Purchase { item: "cup".to_owned() },
+                r#"{"type":"purchase","item":"cup","#,
+            ),
+        ] {
+            assert_eq!(entry(kind), format!("{start}{end}"));
+        }
+    }
 
     #[test]
     fn a_cursor_survives_the_journey_and_nothing_else_passes_for_one() {

@@ -125,7 +125,7 @@ impl Weighter<AccountId, Given> for Size {
 
 /// Coins, inventory and the newest transfers, as they were at one moment.
 #[utoipa::path(
-    get, path = "/api/info", tag = "shop", operation_id = "info",
+    get, path = "/api/info", tag = "shop", operation_id = "getInfo",
     responses((status = OK, description = "The account.", body = InfoResponse), CommonErrors),
 )]
 pub async fn info(

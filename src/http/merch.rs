@@ -29,7 +29,7 @@ pub struct MerchEntry {
 
 /// Everything on sale, and what it costs.
 #[utoipa::path(
-    get, path = "/api/merch", tag = "shop", operation_id = "merch", security(()),
+    get, path = "/api/merch", tag = "shop", operation_id = "listMerch", security(()),
     responses((status = OK, description = "The catalogue.", body = MerchResponse), CommonErrors),
 )]
 pub async fn merch(State(shop): State<Arc<Shop>>) -> Result<Json<MerchResponse>, ApiError> {

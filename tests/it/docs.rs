@@ -54,6 +54,23 @@ async fn the_document_keeps_everything_that_was_published() {
     assert_eq!(operations, 4);
 }
 
+/// Generators of clients name types after operations too; where two have one name, what they
+/// generate does not compile.
+#[tokio::test]
+async fn no_operation_takes_a_schemas_name_away() {
+    for api in ["shop", "admin"] {
+        let document = printed(api).await;
+        let schemas = object(&document["components"]["schemas"]);
+        let names: Vec<String> = schemas.keys().map(|name| name.to_lowercase()).collect();
+        for (place, operation) in operations(&document) {
+            let id = operation["operationId"].as_str().unwrap().to_lowercase();
+            for end in ["", "response", "params", "body", "jsonbody", "jsonrequestbody"] {
+                assert!(!names.contains(&format!("{id}{end}")), "{api}: {place} is {id}{end}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn somebody_buys_a_cup_on_the_page_without_any_other_server() {
     let shop = TestShop::open().await;
@@ -98,6 +115,22 @@ async fn the_page_names_no_other_server() {
         count += 1;
     }
     assert!(count >= 4, "{}", page.text);
+}
+
+/// The document of `api` as the program prints it.
+async fn printed(api: &str) -> Value {
+    let printed = command(&["openapi", "--api", api]).output().await.unwrap();
+    assert!(printed.status.success());
+    serde_json::from_slice(&printed.stdout).unwrap()
+}
+
+/// Every operation, by its method and path.
+fn operations(document: &Value) -> Vec<(String, &Value)> {
+    let paths = object(&document["paths"]).iter();
+    let of_path = |(path, methods)| {
+        object(methods).iter().map(move |(method, it)| (format!("{method} {path}"), it))
+    };
+    paths.flat_map(of_path).collect()
 }
 
 /// Every published parameter is there, and none that clients do not know is required.
