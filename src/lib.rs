@@ -11,7 +11,7 @@
 //! - [`gateway`]: in front of replicas; it knows nothing of the shop.
 //! - [`cli`]: one file a subcommand; puts the rest together.
 //!
-//! Beside them stand what any service needs: [`accept`], [`config`], [`lifecycle`],
+//! Beside them stand what any service needs: [`accept`], [`web`], [`config`], [`lifecycle`],
 //! [`telemetry`], and for a shop without a database of its own [`data_folder`] and [`private_postgres`].
 //! `docs/ARCHITECTURE.md` has the map, the invariants and the way of a purchase.
 
@@ -40,3 +40,4 @@ pub mod data_folder;
 pub mod lifecycle;
 pub mod private_postgres;
 pub mod telemetry;
+pub mod web;

@@ -3,6 +3,8 @@
 use hyper::StatusCode;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 
+use crate::web::Unfit;
+
 /// What a gateway passes on, as far as it knows by name.
 pub const METHODS: HeaderValue =
     HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
@@ -12,6 +14,8 @@ pub const METHODS: HeaderValue =
 pub enum Refusal {
     /// Two servers could read it differently; the text says in what.
     Ambiguous(&'static str),
+    /// Its head is not taken for one.
+    Unfit(Unfit),
     /// CONNECT and TRACE are not passed on.
     MethodNotAllowed,
     /// Clients cannot reach this path.
@@ -42,7 +46,9 @@ impl Refusal {
     /// Its status.
     pub fn status(self) -> StatusCode {
         match self {
-            Refusal::Ambiguous(_) | Refusal::BodyBroken => StatusCode::BAD_REQUEST,
+            Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::BodyBroken => {
+                StatusCode::BAD_REQUEST
+            }
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Loop => StatusCode::LOOP_DETECTED,
@@ -57,7 +63,7 @@ impl Refusal {
 
     fn code(self) -> &'static str {
         match self {
-            Refusal::Ambiguous(_) | Refusal::BodyBroken => "invalid_request",
+            Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::BodyBroken => "invalid_request",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::NotFound => "not_found",
             Refusal::Loop => "loop_detected",
@@ -76,10 +82,9 @@ impl Refusal {
         match self {
             Refusal::Ambiguous("transfer-encoding") => "an ambiguous Transfer-Encoding",
             Refusal::Ambiguous("content-length") => "an ambiguous Content-Length",
-            Refusal::Ambiguous("host") => "exactly one valid Host is required",
-            Refusal::Ambiguous("target") => "the request's target is not a path",
             Refusal::Ambiguous("max-forwards") => "Max-Forwards is not one whole number",
             Refusal::Ambiguous(_) => "the request is not well-formed HTTP/1.1",
+            Refusal::Unfit(why) => why.message(),
             Refusal::MethodNotAllowed => "this method is not passed on",
             Refusal::NotFound => "no such path",
             Refusal::Loop => "this request goes round in circles: a gateway is its own backend",
@@ -125,6 +130,7 @@ impl Refusal {
         matches!(
             self,
             Refusal::Ambiguous(_)
+                | Refusal::Unfit(_)
                 | Refusal::BodyTooLarge
                 | Refusal::BodyBroken
                 | Refusal::BodyTimeout

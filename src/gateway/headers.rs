@@ -8,16 +8,15 @@ use hyper::header::{
 use hyper::http::request;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Response, StatusCode, Uri, Version};
-use uuid::Uuid;
+
+use crate::web::{self, REQUEST_ID};
 
 use super::answer::Refusal;
-use super::forwarded::is_host;
 use super::upgrade;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What belongs to one connection and not to the message (RFC 9110, 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] =
@@ -45,12 +44,8 @@ pub fn admit(head: &mut request::Parts) -> Result<(), Refusal> {
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Err(Refusal::Ambiguous("content-length"));
     }
-    settle_host(head)?;
-    if !head.uri.path().starts_with('/')
-        && (head.method != Method::OPTIONS || head.uri.path() != "*")
-    {
-        return Err(Refusal::Ambiguous("target"));
-    }
+    web::admit(&head.method, &head.uri, head.version, &head.headers).map_err(Refusal::Unfit)?;
+    settle_host(head);
     strip(&mut head.headers);
     if head.version == Version::HTTP_2 {
         join_cookies(&mut head.headers);
@@ -64,35 +59,15 @@ pub fn admit(head: &mut request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Leaves the one host that a request names, in `Host`, and nothing but a path in the target.
-fn settle_host(head: &mut request::Parts) -> Result<(), Refusal> {
-    let mut hosts = head.headers.get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() || host.is_some_and(|host| !is_host(host.as_bytes())) {
-        return Err(Refusal::Ambiguous("host"));
-    }
-    let Some(authority) = head.uri.authority() else {
-        return match host {
-            None if head.version != Version::HTTP_10 => Err(Refusal::Ambiguous("host")),
-            _ => Ok(()),
-        };
-    };
-    let authority = authority.as_str();
-    let is_same = |host: &HeaderValue| host.as_bytes().eq_ignore_ascii_case(authority.as_bytes());
-    let scheme = head.uri.scheme_str();
-    if !host.is_none_or(is_same)
-        || !is_host(authority.as_bytes())
-        || !scheme.is_some_and(|scheme| scheme == "http" || scheme == "https")
-    {
-        return Err(Refusal::Ambiguous("host"));
-    }
-    if host.is_none() {
-        let host = HeaderValue::from_str(authority).map_err(|_| Refusal::Ambiguous("host"))?;
+/// Leaves the host that the request is for in `Host`, and nothing but a path in the target.
+fn settle_host(head: &mut request::Parts) {
+    let Some(authority) = head.uri.authority() else { return };
+    // What is a host is a header's value.
+    if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
         head.headers.insert(HOST, host);
     }
     let path = head.uri.path_and_query().cloned();
     head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-    Ok(())
 }
 
 /// Removes names with an underscore, which much that is behind a gateway takes for a dash: such a
@@ -120,18 +95,9 @@ pub fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// The id that the client or a proxy gave, if it is short and plain, or a new one; in its
-/// place in `headers` from now on.
+/// The request's id; in its place in `headers` from now on.
 pub fn request_id(headers: &mut HeaderMap) -> HeaderValue {
-    let plain = |value: &&HeaderValue| {
-        (1..=64).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
-    };
-    if let Some(given) = headers.get(REQUEST_ID).filter(plain) {
-        return given.clone();
-    }
-    let mut text = Uuid::encode_buffer();
-    let text = Uuid::new_v4().simple().encode_lower(&mut text);
-    let id = HeaderValue::from_str(text).expect("hexadecimal digits are a header value");
+    let id = web::request_id(headers);
     headers.insert(REQUEST_ID, id.clone());
     id
 }

@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Activity, Watched, keep};
+use crate::web::forwarded::Peer;
 
-use super::forwarded::Peer;
 use super::proxy::{Link, Proxy};
 use super::tls::Tls;
 use super::wire::{Agreed, Inspector, Verdict};

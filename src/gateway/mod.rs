@@ -4,8 +4,8 @@
 //!
 //! - `listener`: a client's connection, TLS (`tls`), HTTP/1.1 or HTTP/2. `wire` looks at the
 //!   bytes of HTTP/1.1 before anything else does.
-//! - `proxy`: the story of one request. `headers`, `forwarded` and `via` make its head fit for
-//!   a backend, `paths` knows which ones are hidden, `answer` has the words of refusals.
+//! - `proxy`: the story of one request. `headers` and `via` make its head fit for a backend,
+//!   `paths` knows which ones are hidden, `answer` has the words of refusals.
 //! - `forward`: to a backend ([`upstream`] says to which) and perhaps to another.
 //! - `client`: the connections to one backend, with `lanes` to each.
 //! - `request_body` and `response_body`: on their way; `upgrade`: what comes of a 101.
@@ -19,7 +19,6 @@ mod client;
 pub mod echo;
 mod exchange;
 mod forward;
-mod forwarded;
 mod headers;
 mod http1;
 mod lanes;
@@ -45,10 +44,10 @@ use crate::accept::{AcceptOptions, accept_on_workers};
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
+use crate::web::forwarded::Trusted;
 
 use client::ClientOptions;
 use forward::Forwarder;
-use forwarded::Trusted;
 use listener::LinkOptions;
 use paths::Paths;
 use proxy::{Proxy, ProxyOptions};

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
+use hyper::header::UPGRADE;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
 };
-use hyper::header::{HeaderName, UPGRADE};
 use hyper::http::request;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
@@ -16,11 +16,12 @@ use hyper::{Request, Response, StatusCode, Version};
 use crate::accept::Activity;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
+use crate::web::REQUEST_ID;
+use crate::web::forwarded::{Peer, Trusted};
 
 use super::answer::{METHODS, Refusal};
 use super::client::Connection;
 use super::forward::Forwarder;
-use super::forwarded::{Peer, Trusted};
 use super::headers;
 use super::http1::Decoder;
 use super::observe::{Answers, Record};
@@ -30,8 +31,6 @@ use super::response_body::ResponseBody;
 use super::upgrade::{self, Tunnel};
 use super::via::{self, Via};
 use super::wire::Verdict;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What decides about a request before a backend is asked.
 #[derive(Debug)]

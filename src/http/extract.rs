@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use crate::auth::token::Identity;
 use crate::shop::{Fingerprint, IdempotencyKey};
+use crate::web::bearer::Shown;
 
 use super::Shop;
 use super::error::ApiError;
@@ -24,7 +25,7 @@ impl FromRequestParts<Arc<Shop>> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, ApiError> {
-        let token = bearer(&parts.headers).ok_or(ApiError::Unauthorized)?;
+        let token = Shown::by(&parts.headers).token().ok_or(ApiError::Unauthorized)?;
         Ok(Authenticated(shop.tokens.verify(token)?))
     }
 }
@@ -40,12 +41,6 @@ impl FromRequestParts<Arc<Shop>> for Admitted {
         shop.engine.admit()?;
         Ok(Admitted)
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
 }
 
 /// The key's header as the document shows it.

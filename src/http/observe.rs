@@ -5,17 +5,16 @@ use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{Counter, Histogram, counter, histogram};
 use tracing::Instrument;
-use uuid::Uuid;
+
+use crate::web::{self, REQUEST_ID};
 
 use super::Shop;
 use super::error::ApiError;
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What is recorded of requests, and the shop whose settings say how.
 pub struct Observer {
@@ -71,11 +70,11 @@ pub async fn observe(
     let started = Instant::now();
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
-    let request_id = request_id(&request);
+    let request_id = web::request_id(request.headers());
     let id = request_id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id, %method, path);
 
-    let handled = next.run(request).instrument(span.clone());
+    let handled = handle(request, next).instrument(span.clone());
     let mut response = match tokio::time::timeout(shop.request_timeout, handled).await {
         Ok(response) => response,
         Err(_elapsed) => ApiError::Timeout.into_response(),
@@ -102,14 +101,10 @@ pub async fn observe(
     response
 }
 
-/// The id that the client or a proxy gave, if it is short and plain, or a new one.
-fn request_id(request: &Request) -> HeaderValue {
-    let plain = |value: &&HeaderValue| {
-        (1..=64).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
-    };
-    match request.headers().get(REQUEST_ID).filter(plain) {
-        Some(given) => given.clone(),
-        None => HeaderValue::from_str(&Uuid::new_v4().simple().to_string())
-            .expect("hexadecimal digits are a header value"),
+/// Has a request answered whose head is fit for it.
+async fn handle(request: Request, next: Next) -> Response {
+    match web::admit(request.method(), request.uri(), request.version(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(why) => ApiError::BadRequest(why.message().into()).into_response(),
     }
 }

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ::http::header::AUTHORIZATION;
 use ::http::{HeaderMap, HeaderName};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+
+use crate::web::bearer::Shown;
 
 /// The longest name of a client, in bytes; who comes with a longer one goes by its address.
 pub const MAX_NAME: usize = 255;
@@ -114,11 +115,7 @@ impl Subjects {
     }
 
     fn subject(&self, headers: &HeaderMap) -> Option<String> {
-        let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-        let token = token.trim_start_matches(' ');
-        if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN {
-            return None;
-        }
+        let token = Shown::by(headers).token().filter(|token| token.len() <= MAX_TOKEN)?;
         let verified = |key| jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok();
         let subject = self.keys.iter().find_map(verified)?.claims.sub;
         (1..=MAX_NAME).contains(&subject.len()).then_some(subject)

@@ -16,6 +16,7 @@ mod faults;
 mod gateway;
 mod growth;
 mod hang_ups;
+mod heads;
 mod health;
 mod history;
 mod idempotency;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 /// Who may import whom, and what for. What is not here is not allowed.
-const IMPORTS: [(&str, &str, &str); 35] = [
+const IMPORTS: [(&str, &str, &str); 38] = [
     ("main", "cli", "the program is its command line"),
     ("storage", "shop", "rows become the law's types and back"),
     ("engine", "shop", "the writer applies the law"),
@@ -19,6 +19,9 @@ const IMPORTS: [(&str, &str, &str); 35] = [
     ("http", "telemetry", "/metrics shows what was recorded"),
     ("http", "accept", "connections are let in under its limits"),
     ("gateway", "accept", "the same"),
+    ("http", "web", "all servers read the heads of requests alike"),
+    ("gateway", "web", "the same"),
+    ("limits", "web", "who a client is stands in one"),
     ("accept", "lifecycle", "it lets nobody in after the end"),
     ("limits", "storage", "limits of clients' own may live in the database"),
     ("gateway", "limits", "it holds clients to their limits"),

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+
+use crate::web::bearer::Shown;
 
 use super::Admin;
 use super::error::AdminError;
@@ -42,15 +43,8 @@ pub async fn authorize(
     request: Request,
     next: Next,
 ) -> Result<Response, AdminError> {
-    match bearer(request.headers()) {
-        Some(shown) if admin.token.is(shown) => Ok(next.run(request).await),
+    match Shown::by(request.headers()) {
+        Shown::Token(shown) if admin.token.is(shown) => Ok(next.run(request).await),
         _ => Err(AdminError::Unauthorized),
     }
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii_start())
 }

@@ -15,6 +15,7 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::config::InvalidConfig;
 use crate::gateway::upstream::{AddError, UnknownBackend};
 use crate::limits::{InvalidLimit, OwnLimitsError};
+use crate::web;
 
 /// The longest that a request may take, its body included; a lookup is the slowest part.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
@@ -174,6 +175,13 @@ pub async fn not_found(_: Uri) -> AdminError {
 /// Answers requests with a method that the path does not know; axum adds `Allow`.
 pub async fn method_not_allowed(_: Method) -> AdminError {
     AdminError::MethodNotAllowed
+}
+
+/// Refuses a request whose head is not taken for one.
+pub async fn fit(request: Request, next: Next) -> Result<Response, AdminError> {
+    web::admit(request.method(), request.uri(), request.version(), request.headers())
+        .map_err(|why| AdminError::BadRequest(why.message().into()))?;
+    Ok(next.run(request).await)
 }
 
 /// Answers a request that takes too long.

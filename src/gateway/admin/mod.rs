@@ -91,6 +91,7 @@ fn router(admin: Admin) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(from_fn(error::in_time))
+        .layer(from_fn(error::fit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .with_state(admin)
 }

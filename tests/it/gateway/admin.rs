@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use super::upstreams::{names, pick, start, unasked};
 use crate::limits::limiter;
 use crate::support::process::command;
+use crate::support::raw;
 
 const A: &str = "127.0.0.1:1";
 const B: &str = "127.0.0.1:2";
@@ -110,8 +111,25 @@ async fn nothing_is_shown_or_done_without_the_token() {
         }
     }
     assert_eq!(names(&desk.upstreams), [A]);
-    let twice = desk.request(Method::GET, "/backends").bearer_auth(TOKEN).bearer_auth(TOKEN);
-    assert_eq!(told(twice).await.0, 401);
+}
+
+#[tokio::test]
+async fn a_request_for_two_hosts_or_with_two_tokens_is_refused() {
+    let desk = Desk::open(&[A]).await;
+    let token = format!("authorization: Bearer {TOKEN}\r\n");
+    for (heads, status) in [
+        (format!("host: a\r\n{token}"), 200),
+        (token.clone(), 400),
+        (format!("host: a\r\nhost: a\r\n{token}"), 400),
+        (format!("host: a/b\r\n{token}"), 400),
+        (format!("host: a\r\n{token}{token}"), 400),
+        (format!("host: a\r\n{token}authorization: Basic YTpi\r\n"), 400),
+    ] {
+        let request = format!("GET /backends HTTP/1.1\r\nconnection: close\r\n{heads}\r\n");
+        let answer = raw::answer(desk.address, request).await;
+        assert_eq!(raw::status(&answer), status, "{heads}: {answer}");
+        assert_eq!(answer.contains("\"code\":\"invalid_request\""), status == 400, "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -114,7 +114,13 @@ async fn an_absolute_target_becomes_a_path_and_an_old_client_is_served_too() {
         (
             "GET http://Shop/x?y HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n",
             "GET /x?y HTTP/1.1",
-            "shop",
+            "Shop",
+        ),
+        // The host in the target wins against the other one.
+        (
+            "GET http://shop:80/ HTTP/1.1\r\nhost: other\r\nconnection: close\r\n\r\n",
+            "GET / HTTP/1.1",
+            "shop:80",
         ),
         (
             "GET http://shop HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n",

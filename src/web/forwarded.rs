@@ -7,8 +7,10 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use hyper::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
+use ::http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
+
+use super::target::is_host;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -125,12 +127,6 @@ impl Peer {
         };
         client
     }
-}
-
-/// Whether `host` is a host, with or without a port, and nothing that could be read as more.
-pub fn is_host(host: &[u8]) -> bool {
-    let in_host = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(byte);
-    !host.is_empty() && host.iter().all(in_host)
 }
 
 /// The items of all lines of header `name`, each as `parse` reads it.
