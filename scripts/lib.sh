@@ -6,6 +6,11 @@
 # The oldest PostgreSQL that the shop works with; src/private_postgres.rs says the same.
 OLDEST_POSTGRES=15
 
+# What libpq reads from the environment would choose another server or session.
+for name in ${!PG@}; do
+    unset "$name"
+done
+
 # Says something to the person at the terminal; standard output is the program's.
 say() {
     if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then

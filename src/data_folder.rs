@@ -1,10 +1,11 @@
 //! The data folder: what a shop without configuration keeps, and who may touch it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
 use secrecy::SecretString;
 
 /// 32 bytes in hexadecimal.
@@ -23,15 +24,37 @@ pub struct DataFolder {
 pub enum DataFolderError {
     /// Another process holds its lock, and with it a running shop's data.
     #[error(
-        "the data folder {} belongs to a running process ({owner}); stop it, or give this one a \
+        "the data folder {} belongs to a running process{owner}; stop it, or give this one a \
          folder of its own with --data-dir",
         path.display()
     )]
     Taken {
         /// The folder, as an absolute path.
         path: PathBuf,
-        /// What that process wrote into the lock: "pid 123", or nothing yet.
+        /// What that process wrote into the lock: " (pid 123)", or nothing yet.
         owner: String,
+    },
+    /// Another user's, or below a folder of another user's, who does not let us in.
+    #[error(
+        "{} is closed to this process, which runs as {us}: {} belongs to {owner}; start as that \
+         user, or give this one a folder of its own with --data-dir",
+        path.display(), closed.display()
+    )]
+    Closed {
+        /// The folder, or the file in it that is to blame.
+        path: PathBuf,
+        /// That, or what it is in: the first that we can see.
+        closed: PathBuf,
+        /// Whose that is.
+        owner: String,
+        /// Whose we are.
+        us: String,
+    },
+    /// There is something else at its path.
+    #[error("the data folder {} is no folder; give another one with --data-dir", path.display())]
+    NoFolder {
+        /// Where a file is, or a link that leads nowhere.
+        path: PathBuf,
     },
     /// The secret in the folder is too short to be the one that was put there.
     #[error("{} is damaged; remove it to make a new secret: everybody has to log in again",
@@ -53,10 +76,11 @@ pub enum DataFolderError {
 impl DataFolder {
     /// Takes the folder at `path`, which is made if it is not there.
     pub fn take(path: &Path) -> Result<DataFolder, DataFolderError> {
-        let failed = |source| DataFolderError::Io { path: path.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
-        let path = path.canonicalize().map_err(failed)?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.and_then(|()| fs::read_dir(path).map(drop)).map_err(|error| failed(path, error))?;
+        let path = &path.canonicalize().map_err(|error| failed(path, error))?;
         let lock_path = path.join("lock");
+        let failed = |error| failed(&lock_path, error);
         let mut lock = OpenOptions::new()
             .read(true)
             .write(true)
@@ -71,13 +95,16 @@ impl DataFolder {
                 let mut owner = String::new();
                 // Only to be helpful: the lock is what counts.
                 let _ = lock.read_to_string(&mut owner);
-                return Err(DataFolderError::Taken { path, owner: owner.trim().to_owned() });
+                if !owner.is_empty() {
+                    owner = format!(" ({})", owner.trim());
+                }
+                return Err(DataFolderError::Taken { path: path.clone(), owner });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         lock.set_len(0).map_err(failed)?;
         writeln!(lock, "pid {}", std::process::id()).map_err(failed)?;
-        Ok(DataFolder { path, _lock: lock })
+        Ok(DataFolder { path: path.clone(), _lock: lock })
     }
 
     /// Where it is: absolute, with no symbolic links on the way.
@@ -89,11 +116,11 @@ impl DataFolder {
     /// first time and kept.
     pub fn secret(&self) -> Result<SecretString, DataFolderError> {
         let path = self.path.join("jwt-secret");
-        let failed = |source| DataFolderError::Io { path: path.clone(), source };
+        let failed = |error| failed(&path, error);
         match fs::read_to_string(&path) {
             Ok(secret) if secret.trim().len() >= SECRET_CHARS => return Ok(secret.trim().into()),
             Ok(_) => return Err(DataFolderError::BadSecret { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
         let secret: String =
@@ -113,6 +140,32 @@ impl DataFolder {
             .and_then(|()| fs::rename(&draft, &path))
             .map_err(failed)?;
         Ok(secret.into())
+    }
+}
+
+/// The user with the number `uid`, for people: "bob (uid 1001)".
+pub fn user_name(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => format!("{} (uid {uid})", user.name),
+        _ => format!("the user with the number {uid}"),
+    }
+}
+
+/// Why the data folder, or the file in it, at `path` cannot be used.
+fn failed(path: &Path, source: io::Error) -> DataFolderError {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let us = Uid::effective().as_raw();
+    let first_seen =
+        path.ancestors().find_map(|it| fs::metadata(it).ok().map(|metadata| (it, metadata.uid())));
+    match (source.kind(), first_seen) {
+        (ErrorKind::PermissionDenied, Some((closed, owner))) if owner != us => {
+            let closed = closed.to_owned();
+            DataFolderError::Closed { path, closed, owner: user_name(owner), us: user_name(us) }
+        }
+        (ErrorKind::AlreadyExists | ErrorKind::NotADirectory, _) => {
+            DataFolderError::NoFolder { path }
+        }
+        _ => DataFolderError::Io { path, source },
     }
 }
 

@@ -124,6 +124,11 @@ pub fn run(
     };
     let folder = tempfile::tempdir()?;
     let mut pgbench = Command::new(program()?);
+    // What libpq reads from the environment must not choose another server or session.
+    for (key, _) in std::env::vars_os().filter(|(key, _)| key.as_encoded_bytes().starts_with(b"PG"))
+    {
+        pgbench.env_remove(key);
+    }
     let (clients_text, seconds) = (clients.to_string(), seconds.to_string());
     pgbench
         .args(["-n", "-M", "prepared", "-j", "2", "-c", &clients_text, "-T", &seconds])

@@ -26,6 +26,7 @@ mod merch;
 mod metrics;
 mod migrations;
 mod model;
+mod odd_places;
 mod outage;
 mod program;
 mod references;

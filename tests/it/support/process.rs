@@ -27,9 +27,14 @@ pub struct Process {
     _stdout: BufReader<ChildStdout>,
 }
 
+/// Where the program is.
+pub fn program() -> &'static str {
+    env!("CARGO_BIN_EXE_merch-store")
+}
+
 /// A command line of the program, its environment free of settings.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_merch-store"));
+    let mut command = Command::new(program());
     for (key, _) in std::env::vars().filter(|(key, _)| key.starts_with("MERCH__")) {
         command.env_remove(key);
     }
