@@ -2,6 +2,11 @@
 //! at which nobody is hung up on who was told that they are connected.
 
 mod activity;
+mod body;
+mod courteous;
+mod http1;
+mod refused;
+mod reset;
 mod watched;
 pub mod workers;
 
@@ -21,6 +26,10 @@ use crate::lifecycle::Lifecycle;
 use workers::Workers;
 
 pub use activity::{Activity, Busy, keep};
+pub use body::{Arriving, answer};
+pub use courteous::{Courteous, Protocols};
+pub use http1::{Http1Options, serve_http1};
+pub use reset::Socket;
 pub use watched::{Watch, Watched};
 
 /// Connections that the kernel may have ready for us (tokio listens with this backlog).

@@ -4,8 +4,8 @@
 //! what a timer set with every request costs.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper_util::server::graceful::GracefulConnection;
@@ -13,6 +13,7 @@ use tokio::sync::SetOnce;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::body::Rest;
 use super::watched::{Watch, Watched};
 
 /// How long a connection that was made while we were closing may take to ask for something.
@@ -32,6 +33,9 @@ struct Counted {
     /// Milliseconds from the start to when something was last done.
     last: AtomicU64,
     heard: SetOnce<()>,
+    rest: Mutex<Rest>,
+    /// The status of the answer to what was no request; 0 if there was none.
+    refused: AtomicU16,
 }
 
 /// A request under way, until this is dropped.
@@ -46,6 +50,8 @@ impl Activity {
             under_way: AtomicU32::new(0),
             last: AtomicU64::new(0),
             heard: SetOnce::new(),
+            rest: Mutex::default(),
+            refused: AtomicU16::new(0),
         }))
     }
 
@@ -69,13 +75,48 @@ impl Activity {
         self.0.last.store(u64::try_from(last).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
+    /// What is left of the last request's body.
+    pub(super) fn rest(&self) -> MutexGuard<'_, Rest> {
+        self.0.rest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a request is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.0.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether what comes next, if anything, is a request.
+    pub(super) fn awaits_request(&self) -> bool {
+        !self.is_busy() && matches!(*self.rest(), Rest::Nothing)
+    }
+
+    /// Whether the client may still be sending what nobody will read.
+    pub(super) fn is_interrupted(&self) -> bool {
+        !matches!(*self.rest(), Rest::Nothing | Rest::Tunnel)
+    }
+
+    /// What came was no request, and was answered with `status`.
+    pub(super) fn refuse(&self, status: u16) {
+        *self.rest() = Rest::Spoilt;
+        self.0.refused.store(status, Ordering::Relaxed);
+    }
+
+    /// The status that was answered to what was no request, if anything was.
+    pub fn refused(&self) -> Option<u16> {
+        Some(self.0.refused.load(Ordering::Relaxed)).filter(|status| *status > 0)
+    }
+
+    /// The connection is a tunnel from now on.
+    pub fn becomes_tunnel(&self) {
+        *self.rest() = Rest::Tunnel;
+    }
+
     /// Resolves when nothing has been done for so long.
     async fn idle(&self, limit: Duration) {
         loop {
-            let under_way = self.0.under_way.load(Ordering::Relaxed) > 0;
             let last = Duration::from_millis(self.0.last.load(Ordering::Relaxed));
             let idle = self.0.start.elapsed().saturating_sub(last);
-            if under_way {
+            if self.is_busy() {
                 sleep(limit).await;
             } else if idle < limit {
                 sleep(limit - idle).await;

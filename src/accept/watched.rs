@@ -6,6 +6,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::reset::Socket;
+
 /// Somebody who is told what goes over a connection, and changes nothing of it.
 pub trait Watch: Unpin {
     /// These bytes have come; an error keeps them from whoever reads.
@@ -35,6 +37,12 @@ impl<T, W: Watch> Watched<T, W> {
             self.watch.left(bytes);
         }
         written
+    }
+}
+
+impl<T: Socket, W> Socket for Watched<T, W> {
+    fn is_reset(&self, cx: &mut Context<'_>) -> bool {
+        self.io.is_reset(cx)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Which headers go through, and which requests do not.
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{
     self, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE,
     TRANSFER_ENCODING, UPGRADE,
@@ -115,7 +115,7 @@ pub fn insert_close(headers: &mut HeaderMap) {
 
 /// Says how the end of a request's body is found: by its length or in chunks. That a body is empty
 /// is said where a method is expected to have one (RFC 9110, 8.6); HTTP/2 need not say so.
-pub fn frame(head: &mut request::Parts, body: &Incoming) {
+pub fn frame(head: &mut request::Parts, body: &impl Body) {
     if head.headers.contains_key(CONTENT_LENGTH) {
         return;
     }

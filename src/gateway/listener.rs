@@ -1,6 +1,7 @@
 //! One client's connection: TLS if there is a certificate, HTTP/1.1 or HTTP/2 as was agreed, or
 //! without TLS as the client has it, and an end to those that ask for nothing.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{Activity, Watched, keep};
+use crate::accept::{Activity, Courteous, Protocols, Socket, Watched, answer, keep};
 use crate::web::forwarded::Peer;
 
 use super::proxy::{Link, Proxy};
@@ -92,23 +93,30 @@ async fn speak<T>(
     options: LinkOptions,
     closing: CancellationToken,
 ) where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
 {
     let (verdict, activity) = (Verdict::default(), Activity::new());
     let inspector = Inspector::new(options.header_limit, agreed, verdict.clone(), activity.clone());
     let stream = Watched::new(stream, inspector);
+    let stream = Courteous::new(stream, activity.clone(), Protocols::Http2);
     let link = Arc::new(Link::new(proxy, peer, verdict, activity.clone()));
     let service = {
         let link = link.clone();
         service_fn(move |request: Request<Incoming>| {
             let link = link.clone();
-            async move { Ok::<_, std::convert::Infallible>(Proxy::respond(link, request).await) }
+            async move {
+                let respond = |request| Proxy::respond(&link, request);
+                Ok::<_, Infallible>(answer(link.activity(), request, respond).await)
+            }
         })
     };
     let http = http(options);
     let serving = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = keep(serving, &activity, options.header_timeout, &closing).await {
         tracing::debug!(%error, "connection ended");
+    }
+    if let Some(status) = activity.refused() {
+        link.count_refused(status);
     }
     if let Some(tunnel) = link.take_tunnel() {
         tunnel.run(options.tunnel_timeout, options.tunnel_drain, closing).await;
@@ -118,7 +126,8 @@ async fn speak<T>(
 fn http(options: LinkOptions) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     // The time for a head is the connection's idle time, which costs requests no timer.
-    http.http1().header_read_timeout(None).max_buf_size(options.header_limit);
+    // A client that has closed its sending side waits for its answer.
+    http.http1().header_read_timeout(None).max_buf_size(options.header_limit).half_close(true);
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

@@ -33,16 +33,25 @@ impl Answers {
         }
     }
 
+    /// Counts an answer to what was no request, of which there is nothing else to write down.
+    pub fn count_refused(&self, status: u16) {
+        self.count_status(status);
+    }
+
     fn count(&self, status: StatusCode, elapsed: Duration) {
-        if let Some(cell) = self.by_status.get(usize::from(status.as_u16()) - 100) {
+        self.count_status(status.as_u16());
+        self.seconds.record(elapsed);
+    }
+
+    fn count_status(&self, status: u16) {
+        if let Some(cell) = self.by_status.get(usize::from(status) - 100) {
             let counter = cell.get_or_init(|| {
                 let backend = self.backend.clone();
-                let labels = [("backend", backend), ("status", status.as_str().to_owned())];
+                let labels = [("backend", backend), ("status", status.to_string())];
                 counter!("merch_gateway_requests_total", &labels)
             });
             counter.increment(1);
         }
-        self.seconds.record(elapsed);
     }
 }
 

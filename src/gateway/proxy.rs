@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::UPGRADE;
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
@@ -13,7 +13,7 @@ use hyper::http::request;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Response, StatusCode, Version};
 
-use crate::accept::Activity;
+use crate::accept::{self, Activity};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 use crate::web::REQUEST_ID;
@@ -104,8 +104,8 @@ impl Proxy {
 
     /// Answers one request that came on `link`.
     pub async fn respond(
-        link: Arc<Link>,
-        mut request: Request<Incoming>,
+        link: &Link,
+        mut request: Request<accept::Arriving>,
     ) -> Response<ResponseBody> {
         let proxy = &*link.proxy;
         let is_http1 = request.version() != Version::HTTP_2;
@@ -187,7 +187,7 @@ impl Proxy {
     async fn pass_on(
         &self,
         mut head: request::Parts,
-        incoming: Incoming,
+        incoming: accept::Arriving,
         upgrade: Option<&Upgrade>,
         record: &mut Record,
     ) -> Result<(Response<Decoder>, Box<Connection>), Refusal> {
@@ -252,6 +252,16 @@ impl Link {
         Link { proxy, peer, verdict, activity, tunnel: Mutex::default() }
     }
 
+    /// What goes on on it.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
+    }
+
+    /// What came was no request, and was answered with `status`.
+    pub fn count_refused(&self, status: u16) {
+        self.proxy.own.count_refused(status);
+    }
+
     /// What the connection has become once it is done with HTTP, if it is a tunnel.
     pub fn take_tunnel(&self) -> Option<Tunnel> {
         self.becomes(None)
@@ -267,6 +277,7 @@ impl Link {
     ) -> Response<ResponseBody> {
         record.answered(response.status());
         record.completed();
+        self.activity.becomes_tunnel();
         self.becomes(Some(Tunnel::new(client, connection, record)));
         response.map(|_| ResponseBody::none())
     }
@@ -290,7 +301,7 @@ fn own_response(
     response
 }
 
-fn wanted_upgrade(request: &mut Request<Incoming>) -> Option<Upgrade> {
+fn wanted_upgrade(request: &mut Request<impl Body>) -> Option<Upgrade> {
     if !request.headers().contains_key(UPGRADE) {
         return None;
     }

@@ -6,8 +6,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use tokio::time::{Instant, Sleep, sleep, timeout};
+
+use crate::accept;
 
 use super::answer::Refusal;
 
@@ -33,7 +35,7 @@ pub enum RequestBody {
 /// A body as the client sends it.
 #[derive(Debug)]
 pub struct Streamed {
-    incoming: Incoming,
+    incoming: accept::Arriving,
     /// Bytes that may still come.
     left: u64,
     /// Until the backend says that it wants the body, or says nothing for so long.
@@ -79,7 +81,10 @@ impl RequestBody {
     /// What comes as `incoming`. A small body is waited for, `patience` at most, before anybody
     /// is asked: it leaves in one write with its head, can be sent again, and a client that is
     /// slow with it keeps no backend waiting.
-    pub async fn take(mut incoming: Incoming, patience: Duration) -> Result<RequestBody, Refusal> {
+    pub async fn take(
+        mut incoming: accept::Arriving,
+        patience: Duration,
+    ) -> Result<RequestBody, Refusal> {
         let mut whole = BytesMut::new();
         let taking = poll_fn(|cx| {
             while let Some(frame) = ready!(Pin::new(&mut incoming).poll_frame(cx)) {
@@ -95,7 +100,7 @@ impl RequestBody {
 
     /// Passes `incoming` on as it comes, at most `limit` bytes of it. If the client
     /// `expects_continue`, only once the backend wants it.
-    pub fn stream(incoming: Incoming, limit: u64, expects_continue: bool) -> RequestBody {
+    pub fn stream(incoming: accept::Arriving, limit: u64, expects_continue: bool) -> RequestBody {
         RequestBody::Streamed(Box::new(Streamed {
             incoming,
             left: limit,
@@ -212,6 +217,6 @@ impl Streamed {
 }
 
 /// Whether it is known that so little comes that it can be waited for.
-pub fn is_small(incoming: &Incoming) -> bool {
+pub fn is_small(incoming: &accept::Arriving) -> bool {
     incoming.size_hint().exact().is_some_and(|length| length <= SMALL)
 }

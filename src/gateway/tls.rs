@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::interval;
@@ -10,7 +11,9 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::server::TlsStream;
 
+use crate::accept::Socket;
 use crate::lifecycle::Lifecycle;
 
 /// How often the files are looked at.
@@ -93,6 +96,12 @@ impl Tls {
             *time = tokio::fs::metadata(path).await.and_then(|file| file.modified()).ok();
         }
         stamp
+    }
+}
+
+impl<T: Socket> Socket for TlsStream<T> {
+    fn is_reset(&self, cx: &mut Context<'_>) -> bool {
+        self.get_ref().0.is_reset(cx)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Version};
@@ -24,7 +24,7 @@ use super::observe::Record;
 
 /// The protocols that a request offers to go on with, if it may: those of HTTP/1.1 and without a
 /// body (RFC 9110, 7.8).
-pub fn offer(request: &Request<Incoming>) -> Option<HeaderValue> {
+pub fn offer(request: &Request<impl Body>) -> Option<HeaderValue> {
     if request.version() != Version::HTTP_11 || !request.body().is_end_stream() {
         return None;
     }

@@ -32,6 +32,8 @@ pub enum ApiError {
     MethodNotAllowed,
     /// The body is longer than `http.body_limit`.
     BodyTooLarge,
+    /// The client stopped sending its body; nothing was done about it.
+    BodyTimeout,
     /// As many logins hash or wait as may; try again.
     HashingQueueFull,
     /// As many commands wait for the writer as may; try again.
@@ -101,6 +103,7 @@ impl ApiError {
             ApiError::NotFound => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ApiError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             ApiError::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             ApiError::HashingQueueFull
             | ApiError::QueueFull
@@ -123,6 +126,7 @@ impl ApiError {
             ApiError::NotFound => "not_found",
             ApiError::MethodNotAllowed => "method_not_allowed",
             ApiError::BodyTooLarge => "body_too_large",
+            ApiError::BodyTimeout => "body_timeout",
             ApiError::HashingQueueFull => "hashing_queue_full",
             ApiError::QueueFull => "queue_full",
             ApiError::RateLimited => "rate_limited",
@@ -148,6 +152,7 @@ impl ApiError {
             ApiError::NotFound => "no such path; GET /docs shows the API".into(),
             ApiError::MethodNotAllowed => "this path does not know this method".into(),
             ApiError::BodyTooLarge => "the body is too large".into(),
+            ApiError::BodyTimeout => "the body did not arrive in time".into(),
             ApiError::HashingQueueFull => "too many logins at once; try again shortly".into(),
             ApiError::QueueFull => "the shop is full; try again shortly".into(),
             ApiError::RateLimited => "too many requests; Retry-After says when to try again".into(),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
@@ -11,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use metrics::{Counter, Histogram, counter, histogram};
 use tracing::Instrument;
 
+use crate::accept::Activity;
 use crate::web::{self, REQUEST_ID};
 
 use super::Shop;
@@ -74,9 +76,13 @@ pub async fn observe(
     let id = request_id.to_str().unwrap_or_default();
     let span = tracing::info_span!("request", id, %method, path);
 
-    let handled = handle(request, next).instrument(span.clone());
+    let activity = request.extensions().get::<Activity>().cloned();
+    let handled = handle(request, next, shop.body_limit).instrument(span.clone());
     let mut response = match tokio::time::timeout(shop.request_timeout, handled).await {
         Ok(response) => response,
+        Err(_elapsed) if activity.is_some_and(|it| it.awaits_body()) => {
+            ApiError::BodyTimeout.into_response()
+        }
         Err(_elapsed) => ApiError::Timeout.into_response(),
     };
 
@@ -101,10 +107,20 @@ pub async fn observe(
     response
 }
 
-/// Has a request answered whose head is fit for it.
-async fn handle(request: Request, next: Next) -> Response {
+/// Has a request answered whose head is fit for it, and whose body is not announced as longer
+/// than `body_limit`.
+async fn handle(request: Request, next: Next, body_limit: usize) -> Response {
     match web::admit(request.method(), request.uri(), request.version(), request.headers()) {
+        Ok(()) if request.body().size_hint().lower() > body_limit as u64 => {
+            ApiError::BodyTooLarge.into_response()
+        }
         Ok(()) => next.run(request).await,
         Err(why) => ApiError::BadRequest(why.message().into()).into_response(),
     }
+}
+
+/// Counts an answer to what was no request, of which there is nothing else to write down.
+pub fn count_refused(status: u16) {
+    let labels = [("route", "unmatched".to_owned()), ("status", status.to_string())];
+    counter!("merch_http_requests_total", &labels).increment(1);
 }

@@ -6,20 +6,17 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use axum::Router;
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service, service_fn};
-use hyper_util::rt::TokioIo;
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::{AcceptOptions, Activity, accept_on_workers, keep};
+use crate::accept::{AcceptOptions, Http1Options, accept_on_workers, serve_http1};
 use crate::lifecycle::Lifecycle;
 
 use super::limits::Peer;
+use super::observe;
 
 /// Limits on connections.
 #[derive(Clone, Debug)]
@@ -45,10 +42,8 @@ pub fn start(
     options: ServerOptions,
     lifecycle: &Lifecycle,
 ) -> io::Result<()> {
-    let mut http = http1::Builder::new();
-    // The time for a head is the connection's idle time, which costs requests no timer. Answers
-    // are small: copying one is cheaper than writing it in pieces.
-    http.header_read_timeout(None).max_buf_size(options.header_limit).writev(false);
+    let http1 =
+        Http1Options { header_limit: options.header_limit, header_timeout: options.header_timeout };
     let accepting = AcceptOptions {
         max_connections: options.max_connections,
         grace: options.grace,
@@ -56,41 +51,30 @@ pub fn start(
     };
     accept_on_workers("http", listener, accepting, lifecycle, move |stream, peer, closing| {
         let peer = options.tell_peer.then(|| Peer(peer.ip()));
-        connection(http.clone(), stream, peer, router.clone(), options.header_timeout, closing)
+        connection(stream, peer, http1, router.clone(), closing)
     })
 }
 
-/// Serves one connection until either side ends it, until it was idle for so long, or until
-/// `closing` and the request under way is answered.
+/// Serves one connection until either side ends it.
 async fn connection(
-    http: http1::Builder,
     stream: TcpStream,
     peer: Option<Peer>,
+    options: Http1Options,
     router: Router,
-    idle: Duration,
     closing: CancellationToken,
 ) {
     let open = gauge!("merch_http_connections");
     open.increment(1);
-    let activity = Activity::new();
-    let service = {
-        let (router, activity) = (TowerToHyperService::new(router), activity.clone());
-        service_fn(move |mut request: Request<Incoming>| {
-            if let Some(peer) = peer {
-                request.extensions_mut().insert(peer);
-            }
-            let busy = activity.begin();
-            let answered = router.call(request);
-            async move {
-                let answer = answered.await;
-                drop(busy);
-                answer
-            }
-        })
-    };
-    let serving = http.serve_connection(TokioIo::new(activity.watch(stream)), service);
-    if let Err(error) = keep(serving, &activity, idle, &closing).await {
-        tracing::debug!(%error, "connection ended");
+    let router = TowerToHyperService::new(router);
+    let refused = serve_http1(stream, options, &closing, async |mut request| {
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
+        let Ok(response) = router.call(request).await;
+        response
+    });
+    if let Some(status) = refused.await {
+        observe::count_refused(status);
     }
     open.decrement(1);
 }

@@ -7,7 +7,7 @@ use futures::future::{Either, select};
 use reqwest::Method;
 
 use crate::support::proxy::{Fault, Stage};
-use crate::support::raw::{self, Raw};
+use crate::support::raw;
 use crate::support::{Reply, TestShop};
 
 /// Longer than a test holds a lock, however busy the machine is.
@@ -127,20 +127,6 @@ async fn a_body_over_the_limit_is_too_large() {
     let answer = raw::answer(shop.address, format!("{head}{body}")).await;
     assert_eq!(raw::status(&answer), 413, "{answer}");
     assert!(answer.contains(r#""code":"body_too_large""#), "{answer}");
-}
-
-#[tokio::test]
-async fn a_body_that_does_not_arrive_in_time_ends_in_503() {
-    let shop = TestShop::with(|config| {
-        config.http.request_timeout = Duration::from_millis(100);
-    });
-    let shop = shop.await;
-    let mut client = Raw::connect(shop.address).await;
-    client.says("POST /api/auth HTTP/1.1\r\nHost: shop\r\nContent-Length: 100\r\n\r\n{").await;
-    let answer = client.hears().await;
-    assert_eq!(raw::status(&answer), 503, "{answer}");
-    assert!(answer.contains("retry-after: 1\r\n"), "{answer}");
-    assert!(answer.contains(r#""code":"timeout""#), "{answer}");
 }
 
 #[tokio::test]

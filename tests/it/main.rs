@@ -9,6 +9,7 @@ mod audit;
 mod auth;
 mod bank;
 mod buy;
+mod connections;
 mod docs;
 mod engine;
 mod errors;

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::time::Duration;
 
 use axum::Json;
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
@@ -12,10 +13,14 @@ use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::{IntoResponses, ToSchema};
 
+use crate::accept::Activity;
 use crate::config::InvalidConfig;
 use crate::gateway::upstream::{AddError, UnknownBackend};
 use crate::limits::{InvalidLimit, OwnLimitsError};
 use crate::web;
+
+/// The largest body, in bytes: several times the longest URL.
+pub const BODY_LIMIT: usize = 16_384;
 
 /// The longest that a request may take, its body included; a lookup is the slowest part.
 const LONGEST_REQUEST: Duration = Duration::from_secs(10);
@@ -33,6 +38,8 @@ pub enum AdminError {
     MethodNotAllowed,
     /// The body is longer than any that makes sense.
     BodyTooLarge,
+    /// The client stopped sending its body; nothing was done about it.
+    BodyTimeout,
     /// The backend cannot be added.
     Add(AddError),
     /// No backend has this name.
@@ -92,6 +99,7 @@ impl AdminError {
             }
             AdminError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             AdminError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            AdminError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             AdminError::Busy
             | AdminError::Timeout
             | AdminError::Limits(OwnLimitsError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -116,6 +124,7 @@ impl AdminError {
             AdminError::Limits(OwnLimitsError::Store(_)) => "limits_away",
             AdminError::MethodNotAllowed => "method_not_allowed",
             AdminError::BodyTooLarge => "body_too_large",
+            AdminError::BodyTimeout => "body_timeout",
             AdminError::Busy => "busy",
             AdminError::NoReload => "no_reload",
             AdminError::Timeout => "timeout",
@@ -141,6 +150,7 @@ impl AdminError {
             }
             AdminError::MethodNotAllowed => "this path does not know this method".into(),
             AdminError::BodyTooLarge => "the body is too large".into(),
+            AdminError::BodyTimeout => "the body did not arrive in time".into(),
             AdminError::NoReload => {
                 "this gateway does not read its settings again; restart it to change them".into()
             }
@@ -184,9 +194,17 @@ pub async fn fit(request: Request, next: Next) -> Result<Response, AdminError> {
     Ok(next.run(request).await)
 }
 
-/// Answers a request that takes too long.
-pub async fn in_time(request: Request, next: Next) -> Result<Response, AdminError> {
-    timeout(LONGEST_REQUEST, next.run(request)).await.map_err(|_| AdminError::Timeout)
+/// Answers a request whose body is too long, or that takes too long.
+pub async fn within_limits(request: Request, next: Next) -> Result<Response, AdminError> {
+    if request.body().size_hint().lower() > BODY_LIMIT as u64 {
+        return Err(AdminError::BodyTooLarge);
+    }
+    let activity = request.extensions().get::<Activity>().cloned();
+    let answered = timeout(LONGEST_REQUEST, next.run(request)).await;
+    answered.map_err(|_elapsed| match activity.is_some_and(|it| it.awaits_body()) {
+        true => AdminError::BodyTimeout,
+        false => AdminError::Timeout,
+    })
 }
 
 /// Answers a request whose handler panicked; the panic's own words are in the log already.

@@ -19,8 +19,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +28,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::accept::{AcceptOptions, accept};
+use crate::accept::{AcceptOptions, Http1Options, accept, serve_http1};
 use crate::lifecycle::Lifecycle;
 use crate::limits::OwnLimits;
 
@@ -38,8 +37,8 @@ use super::upstream::Upstreams;
 pub use auth::Token;
 pub use reload::{Reload, Reloads};
 
-/// The largest body, in bytes: several times the longest URL.
-const BODY_LIMIT: usize = 16_384;
+/// The largest head of a request, in bytes.
+const HEAD_LIMIT: usize = 16_384;
 
 /// Connections at once. Operators and their scripts are few; strangers must not cost much.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
@@ -89,8 +88,8 @@ fn router(admin: Admin) -> Router {
         .merge(docs::router(openapi()))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
-        .layer(from_fn(error::in_time))
+        .layer(DefaultBodyLimit::max(error::BODY_LIMIT))
+        .layer(from_fn(error::within_limits))
         .layer(from_fn(error::fit))
         .layer(CatchPanicLayer::custom(error::panicked))
         .with_state(admin)
@@ -105,18 +104,11 @@ fn api() -> OpenApiRouter<Arc<Admin>> {
 }
 
 async fn connection(stream: TcpStream, router: Router, closing: CancellationToken) {
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    let service = TowerToHyperService::new(router);
-    let mut serving = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = closing.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
+    let options = Http1Options { header_limit: HEAD_LIMIT, header_timeout: PATIENCE };
+    let router = TowerToHyperService::new(router);
+    let answer = async |request| {
+        let Ok(response) = router.call(request).await;
+        response
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "admin connection ended");
-    }
+    serve_http1(stream, options, &closing, answer).await;
 }

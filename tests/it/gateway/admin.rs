@@ -22,10 +22,10 @@ use crate::support::raw;
 
 const A: &str = "127.0.0.1:1";
 const B: &str = "127.0.0.1:2";
-const TOKEN: &str = "the token of the integration tests";
+pub const TOKEN: &str = "the token of the integration tests";
 
-struct Desk {
-    address: SocketAddr,
+pub struct Desk {
+    pub address: SocketAddr,
     upstreams: Upstreams,
     reloads: mpsc::Receiver<Reload>,
     _folder: TempDir,
@@ -33,7 +33,7 @@ struct Desk {
 
 impl Desk {
     /// An admin API for backends that nobody asks how they are.
-    async fn open(backends: &[&str]) -> Desk {
+    pub async fn open(backends: &[&str]) -> Desk {
         let upstreams = start(&unasked(backends)).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::body::Body;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use merch_store::config::Config;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -16,6 +17,7 @@ use crate::support::raw::{Raw, status};
 use crate::support::{Act, Backend, TestGateway};
 
 const SHORT: Duration = Duration::from_millis(200);
+const HOURS: Duration = Duration::from_secs(7200);
 
 #[tokio::test]
 async fn an_answer_is_passed_on_as_it_comes_and_ends_where_the_backend_ended_it() {
@@ -98,7 +100,7 @@ async fn a_large_body_comes_through_whole_both_ways() {
 #[tokio::test]
 async fn a_body_beyond_the_limit_is_refused_and_never_reaches_its_end_at_a_backend() {
     let backend = Backend::named("one").await;
-    let settings = |config: &mut merch_store::config::Config| config.gateway.body_limit = 5;
+    let settings = |config: &mut Config| config.gateway.body_limit = 5;
     let gateway = TestGateway::at(&[backend.address], settings).await;
     for (body, expected) in [
         ("content-length: 5\r\n\r\nabcde", 200),
@@ -176,7 +178,7 @@ async fn a_body_that_stands_still_is_cut_off() {
         ),
     })
     .await;
-    let settings = |config: &mut merch_store::config::Config| config.gateway.body_timeout = SHORT;
+    let settings = |config: &mut Config| config.gateway.body_timeout = SHORT;
     let gateway = TestGateway::at(&[backend.address], settings).await;
     for path in ["/short", "/chunked"] {
         let answer = gateway.answers(crate::support::gateway::get(path)).await;
@@ -260,12 +262,14 @@ async fn slow_bodies_leave_room_for_everybody_else() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_is_not_worked_for_any_more() {
+async fn a_client_that_resets_its_connection_is_not_worked_for_any_more() {
     let backend = Backend::start(|_| Act::IsSilent).await;
-    let gateway = TestGateway::before(&[&backend]).await;
+    // Nothing else would let it go.
+    let settings = |config: &mut Config| config.gateway.response_timeout = HOURS;
+    let gateway = TestGateway::at(&[backend.address], settings).await;
     let mut client = Raw::connect(gateway.address).await;
     client.says("GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     backend.hears(1).await;
-    drop(client);
+    client.resets();
     crate::support::eventually("the backend is let go", async || backend.open() == 0).await;
 }

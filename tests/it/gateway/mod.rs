@@ -1,6 +1,6 @@
 //! The gateway between raw clients and raw backends.
 
-mod admin;
+pub mod admin;
 mod bodies;
 mod connections;
 mod failures;

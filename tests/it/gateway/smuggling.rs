@@ -3,7 +3,7 @@
 //! version of it no longer does.
 
 use crate::support::backend::ok;
-use crate::support::raw::{Raw, status};
+use crate::support::raw::{Raw, refusal, says_close, status};
 use crate::support::{Act, Backend, TestGateway};
 
 /// What is wrong, and the request.
@@ -109,7 +109,7 @@ const AMBIGUOUS: &[(&str, &str)] = &[
     ("a target that is a host", "GET a:80 HTTP/1.1\r\nhost: a\r\n\r\n"),
     ("a star for GET", "GET * HTTP/1.1\r\nhost: a\r\n\r\n"),
     ("a space in the target", "GET /a b HTTP/1.1\r\nhost: a\r\n\r\n"),
-    ("no version", "GET /\r\nhost: a\r\n\r\n"),
+    ("nothing after the target", "GET /\r\nhost: a\r\n\r\n"),
     ("an unknown version", "GET / HTTP/1.2\r\nhost: a\r\n\r\n"),
     ("HTTP/2 without its preface", "PRI * HTTP/2.0\r\nhost: a\r\n\r\n"),
     ("a method that is none", "G(T / HTTP/1.1\r\nhost: a\r\n\r\n"),
@@ -124,7 +124,13 @@ async fn what_two_servers_could_read_differently_is_refused_and_goes_nowhere() {
         let smuggled = "GET /smuggled HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
         for behind in ["", smuggled] {
             let answer = gateway.answers(format!("{request}{behind}")).await;
-            assert_eq!(status(&answer), 400, "{what}: {answer}");
+            let expected = match (*what).contains("version") || (*what).contains("HTTP/2") {
+                true => (505, "version_not_supported"),
+                false => (400, "invalid_request"),
+            };
+            let (status, code) = refusal(&answer);
+            assert_eq!((status, code.as_str()), expected, "{what}: {answer}");
+            assert!(says_close(&answer), "{what}: {answer}");
             assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
         }
         assert_eq!((backend.connections(), backend.requests()), (0, vec![]), "{what}");

@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+
+use super::gateway::{body, header};
 
 /// The longest that the end of an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -25,6 +28,28 @@ impl Raw {
     /// Says nothing more.
     pub async fn finishes(&mut self) {
         self.0.shutdown().await.unwrap();
+    }
+
+    /// Is gone at once, with a reset.
+    pub fn resets(self) {
+        socket2::SockRef::from(&self.0).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
+    /// One whole answer, after which the connection goes on.
+    pub async fn hears_an_answer(&mut self) -> String {
+        let head = self.hears_until("\r\n\r\n").await;
+        let length = header(&head, "content-length").map_or(0, |length| length.parse().unwrap());
+        let mut body = vec![0; length];
+        timeout(PATIENCE, self.0.read_exact(&mut body)).await.expect("all of it comes").unwrap();
+        head + &String::from_utf8(body).unwrap()
+    }
+
+    /// Everything that comes back until the other side closes, in order and in time.
+    pub async fn hears_a_goodbye(mut self) -> String {
+        let mut bytes = Vec::new();
+        let reading = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("it closes");
+        reading.expect("and does not break off");
+        String::from_utf8(bytes).unwrap()
     }
 
     /// What comes back until `end` does, which it does in time, and nothing beyond.
@@ -74,6 +99,25 @@ pub async fn answer(address: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut raw = Raw::connect(address).await;
     raw.says(request).await;
     raw.hears().await
+}
+
+/// The status of a refusal and its code for machines; it must be in the shape of all refusals.
+#[track_caller]
+pub fn refusal(answer: &str) -> (u16, String) {
+    let text = body(answer);
+    let length = text.len().to_string();
+    assert_eq!(header(answer, "content-type"), Some("application/json"), "{answer}");
+    assert_eq!(header(answer, "content-length"), Some(length.as_str()), "{answer}");
+    assert!(header(answer, "date").is_some(), "{answer}");
+    let said: Value = serde_json::from_str(text).unwrap();
+    assert!(said["errors"].as_str().is_some_and(|errors| !errors.is_empty()), "{answer}");
+    assert_eq!(said.as_object().unwrap().len(), 2, "{answer}");
+    (status(answer), said["code"].as_str().unwrap().to_owned())
+}
+
+/// Whether an answer says that its connection ends with it.
+pub fn says_close(answer: &str) -> bool {
+    header(answer, "connection").is_some_and(|it| it.eq_ignore_ascii_case("close"))
 }
 
 /// The status in an answer's first line.

@@ -1,0 +1,121 @@
+//! What is answered to bytes that are no request. hyper would give a bare status line: it has
+//! nobody to ask for words, since there is no request that it could ask with.
+
+use bytes::Bytes;
+
+/// HTTP/2 begins with this.
+pub(super) const HTTP2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What hyper may see of it where it is not spoken: the rest would keep it from answering.
+pub(super) const HTTP2_LINE: &[u8] = b"PRI * HTTP/2.0\r\n";
+
+/// How hyper's own answers begin and go on after their status, and how long their end is.
+const BARE: &[u8] = b"HTTP/1.1 4";
+const BARE_HEADERS: &[u8] = b"\r\nconnection: close\r\ncontent-length: 0\r\ndate: ";
+const DATE_AND_END: usize = "Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n".len();
+
+/// Why what came is not a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    Malformed,
+    LineTooLong,
+    HeadTooLarge,
+    Version,
+}
+
+/// What is known of the first line after the last answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Line {
+    /// Nothing of it has come.
+    #[default]
+    Unbegun,
+    /// Its end has not come.
+    Begun,
+    /// It is there; its HTTP may be one that is not spoken here.
+    Ended { other_version: bool },
+}
+
+impl Line {
+    /// What is known once `bytes` have come too.
+    pub(super) fn after(self, bytes: &[u8]) -> Line {
+        if let Line::Ended { .. } = self {
+            return self;
+        }
+        // Empty lines before a request are allowed (RFC 9112, 2.2).
+        let bytes = bytes.trim_ascii_start();
+        match memchr::memchr(b'\n', bytes) {
+            Some(end) => Line::Ended { other_version: names_other_version(&bytes[..end]) },
+            None if bytes.is_empty() => self,
+            None => Line::Begun,
+        }
+    }
+}
+
+fn names_other_version(line: &[u8]) -> bool {
+    let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    version.starts_with(b"HTTP/") && version != b"HTTP/1.1" && version != b"HTTP/1.0"
+}
+
+impl Refused {
+    /// What hyper says of itself if `written` is its own answer, and none of ours: they all have
+    /// more headers.
+    pub(super) fn in_bare(written: &[u8], line: Line) -> Option<Refused> {
+        let status = written.strip_prefix(BARE)?.get(..2)?;
+        let (_, headers) = written.split_at(memchr::memchr(b'\r', written)?);
+        if headers.len() != BARE_HEADERS.len() + DATE_AND_END || !headers.starts_with(BARE_HEADERS)
+        {
+            return None;
+        }
+        Some(match status {
+            b"14" => Refused::LineTooLong,
+            b"31" if line == Line::Begun => Refused::LineTooLong,
+            b"31" => Refused::HeadTooLarge,
+            _ if line == (Line::Ended { other_version: true }) => Refused::Version,
+            _ => Refused::Malformed,
+        })
+    }
+
+    /// The whole answer in place of `bare`, hyper's own.
+    pub(super) fn answer(self, bare: &[u8]) -> Bytes {
+        let date = &bare[bare.len() - DATE_AND_END..];
+        let (status, code, errors) = self.words();
+        let body = format!(r#"{{"errors":"{errors}","code":"{code}"}}"#);
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\ndate: ",
+            body.len(),
+        );
+        [head.as_bytes(), date, body.as_bytes()].concat().into()
+    }
+
+    fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Refused::Malformed => {
+                ("400 Bad Request", "invalid_request", "what came is not well-formed HTTP/1.1")
+            }
+            Refused::LineTooLong => {
+                ("414 URI Too Long", "uri_too_long", "the request's target is too long")
+            }
+            Refused::HeadTooLarge => (
+                "431 Request Header Fields Too Large",
+                "head_too_large",
+                "the request's headers are too many or too long",
+            ),
+            Refused::Version => (
+                "505 HTTP Version Not Supported",
+                "version_not_supported",
+                "this version of HTTP is not spoken here",
+            ),
+        }
+    }
+
+    /// Its status.
+    pub(super) fn status(self) -> u16 {
+        match self {
+            Refused::Malformed => 400,
+            Refused::LineTooLong => 414,
+            Refused::HeadTooLarge => 431,
+            Refused::Version => 505,
+        }
+    }
+}
