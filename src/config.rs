@@ -6,19 +6,26 @@
 
 mod gateway;
 mod upstream;
+mod values;
 
 use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64, NonZeroUsize};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+
+use values::{
+    listening_address, milliseconds, milliseconds_or_none, path_unless_empty, seconds,
+    secret_unless_empty,
+};
 
 pub use gateway::{BackendUrl, Gateway, MAX_BACKENDS, PathPattern};
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
+pub use values::address;
 
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -52,6 +59,7 @@ pub struct Config {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Http {
+    #[serde(deserialize_with = "listening_address")]
     pub address: SocketAddr,
     pub body_limit: usize,
     pub header_limit: usize,
@@ -265,30 +273,6 @@ fn within(key: &str, value: usize, range: RangeInclusive<usize>) -> Result<(), I
 
 fn invalid(error: config::ConfigError) -> InvalidConfig {
     InvalidConfig(error.to_string())
-}
-
-fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
-    NonZeroU64::deserialize(value).map(|number| Duration::from_millis(number.get()))
-}
-
-fn milliseconds_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
-    u64::deserialize(value).map(Duration::from_millis)
-}
-
-fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
-    NonZeroU64::deserialize(value).map(|number| Duration::from_secs(number.get()))
-}
-
-fn secret_unless_empty<'de, D: Deserializer<'de>>(
-    value: D,
-) -> Result<Option<SecretString>, D::Error> {
-    let text = String::deserialize(value)?;
-    Ok((!text.is_empty()).then(|| text.into()))
-}
-
-fn path_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
-    let text = String::deserialize(value)?;
-    Ok((!text.is_empty()).then(|| text.into()))
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@
 
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
+// What is printed goes through one door: cli/terminal.rs, where a closed pipe and a full disk
+// have their answers.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod shop;
 

@@ -1,5 +1,7 @@
 //! Parses the command line, runs the command, turns its end into an exit code.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use merch_store::cli;
@@ -15,7 +17,7 @@ async fn main() -> ExitCode {
     match cli::run().await {
         Ok(exit_code) => exit_code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            cli::complain(&error);
             ExitCode::FAILURE
         }
     }

@@ -4,7 +4,7 @@ mod lines;
 mod plain;
 mod rolling;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -54,7 +54,7 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
         }
         None => (BoxMakeWriter::new(std::io::stderr), None),
     };
-    let in_colour = log.file.is_none() && std::io::stderr().is_terminal();
+    let in_colour = log.file.is_none() && std::io::stderr().is_terminal() && is_colour_wanted();
     let lines = fmt::layer().with_writer(writer).with_ansi(in_colour);
     let logs = tracing_subscriber::registry().with(filter);
     match log.format {
@@ -65,6 +65,17 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     // `init` panics if logging was started before.
     let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));
     Ok(Logging { _writing: writing })
+}
+
+/// Says what cannot be said in the log. Where standard error is gone, too, nobody is told.
+fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
+}
+
+/// Whether the environment has nothing against colour (<https://no-color.org>).
+fn is_colour_wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|terminal| terminal != "dumb")
 }
 
 /// What is logged: `log.level`, or what it was changed to since. Empty before logging starts.

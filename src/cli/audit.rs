@@ -1,14 +1,15 @@
 //! `merch-store audit`.
 
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
 use crate::storage::Audit;
 
 use super::Common;
-use super::database::{ToolDatabase, spinner};
+use super::database::ToolDatabase;
+use super::terminal::{print, spinner};
 
 /// Flags of `audit`: the common ones.
 #[derive(Args, Debug)]
@@ -21,37 +22,37 @@ Reads one snapshot while the shop goes on working: every user's coins are the su
 history, every inventory is what was bought, nothing is negative, nobody was granted coins
 twice, and the coins granted are the coins held and the coins spent. Exits with 1 if any of
 that is not so.")]
-pub struct AuditArgs {
-    #[command(flatten)]
-    common: Common,
-}
+pub struct AuditArgs {}
 
 /// Prints totals and lies: exit code 0 if the books are honest, 1 if they lie or cannot be read.
-pub async fn run(args: AuditArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(common: Common) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let config = args.common.load_for_tool()?;
+    let config = common.load_for_tool()?;
     let database = ToolDatabase::open(&config).await?;
     let progress = spinner("reading the books");
     let audit = Audit::run(&database.options).await?;
     progress.finish_and_clear();
     database.close().await;
 
+    print(&report(&audit, started.elapsed()))?;
+    Ok(if audit.lies.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn report(audit: &Audit, took: Duration) -> String {
     let totals = &audit.totals;
-    println!("users        {:>20}", totals.users);
-    println!("movements    {:>20}", totals.movements);
-    println!("granted      {:>20} coins", totals.granted);
-    println!("held         {:>20} coins", totals.held);
-    println!("spent        {:>20} coins on {} items", totals.spent, totals.items);
-    println!("transferred  {:>20} coins", totals.transferred);
-    for lie in &audit.lies {
-        println!("LIE: {}", lie.0);
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    if audit.lies.is_empty() {
-        println!("the books are honest ({seconds:.1} s)");
-        Ok(ExitCode::SUCCESS)
-    } else {
-        println!("the books lie in {} places or more ({seconds:.1} s)", audit.lies.len());
-        Ok(ExitCode::FAILURE)
-    }
+    let mut lines = vec![
+        format!("users        {:>20}", totals.users),
+        format!("movements    {:>20}", totals.movements),
+        format!("granted      {:>20} coins", totals.granted),
+        format!("held         {:>20} coins", totals.held),
+        format!("spent        {:>20} coins on {} items", totals.spent, totals.items),
+        format!("transferred  {:>20} coins", totals.transferred),
+    ];
+    lines.extend(audit.lies.iter().map(|lie| format!("LIE: {}", lie.0)));
+    let seconds = took.as_secs_f64();
+    lines.push(match audit.lies.len() {
+        0 => format!("the books are honest ({seconds:.1} s)"),
+        lies => format!("the books lie in {lies} places or more ({seconds:.1} s)"),
+    });
+    lines.join("\n") + "\n"
 }

@@ -1,16 +1,16 @@
 //! The database that a command works on: the one that was named, or the private one.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::Context;
-use indicatif::ProgressBar;
 use secrecy::ExposeSecret;
 
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::private_postgres::PrivatePostgres;
 use crate::storage::DatabaseOptions;
+
+use super::terminal::spinner;
 
 /// A PostgreSQL of our own, and the folder that it lives in.
 pub struct OwnDatabase {
@@ -71,11 +71,4 @@ impl ToolDatabase {
             own.postgres.stop().await;
         }
     }
-}
-
-/// Shows that something is going on; at a terminal only.
-pub fn spinner(message: &'static str) -> ProgressBar {
-    let spinner = ProgressBar::new_spinner().with_message(message);
-    spinner.enable_steady_tick(Duration::from_millis(100));
-    spinner
 }

@@ -7,10 +7,11 @@ use clap::Args;
 
 use crate::gateway::echo;
 use crate::http::{self, ServerOptions};
-use crate::lifecycle::{Ended, Lifecycle};
+use crate::lifecycle::Lifecycle;
 use crate::telemetry;
 
-use super::Common;
+use super::terminal::announce;
+use super::{Common, address, exit_code};
 
 /// Flags of `echo`.
 #[derive(Args, Debug)]
@@ -21,15 +22,13 @@ Examples:
   curl localhost:9000/hello -d '{\"example\": 123}'")]
 pub struct EchoArgs {
     /// Where to listen, IP:PORT; port 0 takes any free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9000", value_parser = address)]
     address: SocketAddr,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// Serves until a signal comes.
-pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
-    let config = args.common.load([])?;
+pub async fn run(args: EchoArgs, common: Common) -> anyhow::Result<ExitCode> {
+    let config = common.load([])?;
     let _logging = telemetry::start_logging(&config.log)?;
     let listener = super::listen(args.address, "--address").await?;
     let address = listener.local_addr()?;
@@ -44,10 +43,9 @@ pub async fn run(args: EchoArgs) -> anyhow::Result<ExitCode> {
     http::start(listener, echo::router(), options, &lifecycle)?;
     lifecycle.end_on_signals()?;
     let version = env!("CARGO_PKG_VERSION");
-    super::print(&format!("merch-store {version}\n  echo  {}\n", super::url("http", address)))?;
-    let deadline = config.shutdown.grace + config.shutdown.deadline;
-    Ok(match lifecycle.wait(deadline).await {
-        Ended::Cleanly => ExitCode::SUCCESS,
-        Ended::Badly => ExitCode::FAILURE,
-    })
+    let url = super::url("http", address);
+    let announced = announce(&format!("merch-store {version}\n  echo  {url}\n"), &lifecycle);
+    let ended = lifecycle.wait(config.shutdown.grace + config.shutdown.deadline).await;
+    announced?;
+    Ok(exit_code(ended))
 }

@@ -19,7 +19,8 @@ use crate::limits::Limiter;
 use crate::telemetry;
 
 use super::serve::{keep_metrics, raise_file_limit};
-use super::{Common, limits, listen, reload};
+use super::terminal::announce;
+use super::{Common, address, exit_code, limits, listen, reload};
 
 /// Flags of `gateway`.
 #[derive(Args, Debug)]
@@ -30,13 +31,11 @@ Examples:
   MERCH__GATEWAY__BACKENDS=http://a:8080,http://b:8080 merch-store gateway")]
 pub struct GatewayArgs {
     /// Where to listen, IP:PORT; port 0 takes any free one [gateway.address].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Option<SocketAddr>,
     /// A server to pass requests on to, http://host:port; once for each [gateway.backends].
     #[arg(long = "backend", value_name = "URL")]
     backends: Vec<String>,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// Where a gateway will serve: connections wait until it does.
@@ -59,27 +58,26 @@ pub struct Server {
 }
 
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
-pub async fn run(args: GatewayArgs) -> anyhow::Result<ExitCode> {
-    let config = args.load()?;
+pub(super) async fn run(args: GatewayArgs, common: Common) -> anyhow::Result<ExitCode> {
+    let config = args.load(&common)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
 
     let mut server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
-    server.reload_with(move || args.load())?;
-    super::print(&(server.banner() + "\n"))?;
-    Ok(match server.wait().await {
-        Ended::Cleanly => ExitCode::SUCCESS,
-        Ended::Badly => ExitCode::FAILURE,
-    })
+    server.reload_with(move || args.load(&common))?;
+    let announced = announce(&(server.banner() + "\n"), &server.lifecycle);
+    let ended = server.wait().await;
+    announced?;
+    Ok(exit_code(ended))
 }
 
 impl GatewayArgs {
-    fn load(&self) -> Result<Config, InvalidConfig> {
+    fn load(&self, common: &Common) -> Result<Config, InvalidConfig> {
         let address = self.address.map(|address| ("gateway.address", address.to_string()));
         let backends =
             (!self.backends.is_empty()).then(|| ("gateway.backends", self.backends.join(",")));
-        self.common.load(address.into_iter().chain(backends))
+        common.load(address.into_iter().chain(backends))
     }
 }
 

@@ -8,6 +8,7 @@ use crate::storage::{AppliedMigration, MigrationState, Migrations};
 
 use super::Common;
 use super::database::ToolDatabase;
+use super::terminal::print;
 
 /// Flags of `migrate`: a direction, and the common ones.
 #[derive(Args, Debug)]
@@ -23,8 +24,6 @@ name accounts by number, and numbers start again.")]
 pub struct MigrateArgs {
     #[command(subcommand)]
     direction: Direction,
-    #[command(flatten)]
-    common: Common,
 }
 
 #[derive(Debug, Subcommand)]
@@ -34,7 +33,7 @@ enum Direction {
     /// Revert the newest migration. What its tables held is lost.
     Down {
         /// Revert so many.
-        #[arg(long, value_name = "N", default_value_t = 1)]
+        #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_least_one)]
         count: usize,
         /// Revert all of them.
         #[arg(long, conflicts_with = "count")]
@@ -45,41 +44,54 @@ enum Direction {
 }
 
 /// Changes or shows the schema: exit code 1 if that fails or `status` finds one not applied.
-pub async fn run(args: MigrateArgs) -> anyhow::Result<ExitCode> {
-    let config = args.common.load_for_tool()?;
+pub async fn run(args: MigrateArgs, common: Common) -> anyhow::Result<ExitCode> {
+    let config = common.load_for_tool()?;
     let database = ToolDatabase::open(&config).await?;
     let mut migrations = Migrations::connect(&database.options).await?;
     let mut exit_code = ExitCode::SUCCESS;
-    match args.direction {
+    let report = match args.direction {
         Direction::Up => match migrations.up().await? {
-            applied if applied.is_empty() => println!("nothing to do: the schema is up to date"),
-            applied => applied.iter().for_each(|version| println!("applied {version:04}")),
+            applied if applied.is_empty() => "nothing to do: the schema is up to date\n".into(),
+            applied => applied.iter().map(|version| format!("applied {version:04}\n")).collect(),
         },
         Direction::Down { count, all } => {
             match migrations.down(if all { usize::MAX } else { count }).await? {
-                reverted if reverted.is_empty() => println!("nothing to do: the schema is empty"),
-                reverted => reverted.iter().for_each(|version| println!("reverted {version:04}")),
+                reverted if reverted.is_empty() => "nothing to do: the schema is empty\n".into(),
+                reverted => reverted.iter().map(|it| format!("reverted {it:04}\n")).collect(),
             }
         }
         Direction::Status => {
             let status = migrations.status().await?;
-            status.iter().for_each(print);
             if status.iter().any(|migration| migration.state != MigrationState::Applied) {
                 exit_code = ExitCode::FAILURE;
             }
+            table(&status)
         }
-    }
+    };
     migrations.close().await;
     database.close().await;
+    print(&report)?;
     Ok(exit_code)
 }
 
-fn print(migration: &AppliedMigration) {
-    let state = match migration.state {
-        MigrationState::Applied => "applied",
-        MigrationState::Pending => "pending: `merch-store migrate up` applies it",
-        MigrationState::Altered => "ALTERED: the file was edited after it had landed",
-        MigrationState::Unknown => "UNKNOWN: applied by a newer release",
+/// A line each, in columns.
+fn table(status: &[AppliedMigration]) -> String {
+    let widest = status.iter().map(|migration| migration.name.chars().count()).max().unwrap_or(0);
+    let line = |migration: &AppliedMigration| {
+        let state = match migration.state {
+            MigrationState::Applied => "applied",
+            MigrationState::Pending => "pending: `merch-store migrate up` applies it",
+            MigrationState::Altered => "ALTERED: the file was edited after it had landed",
+            MigrationState::Unknown => "UNKNOWN: applied by a newer release",
+        };
+        format!("{:04} {:<widest$} {state}\n", migration.version, migration.name)
     };
-    println!("{:04} {:<12} {state}", migration.version, migration.name);
+    status.iter().map(line).collect()
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("it must be a whole number, at least 1".into()),
+        Ok(count) => Ok(count),
+    }
 }

@@ -11,31 +11,40 @@ mod postman;
 mod reload;
 mod seed;
 pub mod serve;
+mod terminal;
 mod up;
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
 
-use crate::config::{Config, InvalidConfig};
+use crate::config::{Config, InvalidConfig, address};
+use crate::lifecycle::Ended;
 use crate::telemetry;
+
+pub use terminal::complain;
+
+/// The exit code for arguments that are not understood.
+const USAGE: u8 = 2;
 
 /// A company's internal merch shop: coins, thanks and hoodies.
 ///
 /// Without a subcommand it serves. Without a configuration it starts a private PostgreSQL,
 /// keeps its data below ./data, and answers on http://localhost:8080.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_help = EXAMPLES)]
+#[command(version, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
     serve: serve::ServeArgs,
+    #[command(flatten)]
+    common: Common,
 }
 
 const EXAMPLES: &str = "\
@@ -127,25 +136,54 @@ fn url(scheme: &str, address: SocketAddr) -> String {
     }
 }
 
-/// Prints; whoever reads only the beginning of it has seen enough.
-fn print(text: &str) -> std::io::Result<()> {
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        printed => printed,
+/// Runs the command that the arguments name.
+pub async fn run() -> anyhow::Result<ExitCode> {
+    let (command, common) = match Cli::try_parse().and_then(Cli::command_and_settings) {
+        Ok(understood) => understood,
+        Err(error) => return usage(&error),
+    };
+    match command {
+        Command::Serve(args) => serve::run(args, common).await,
+        Command::Gateway(args) => gateway::run(args, common).await,
+        Command::Up(args) => up::run(args, common).await,
+        Command::Echo(args) => echo::run(args, common).await,
+        Command::Migrate(args) => migrate::run(args, common).await,
+        Command::Seed(args) => seed::run(args, common).await,
+        Command::Audit(_) => audit::run(common).await,
+        Command::Openapi(args) => openapi::run(args),
     }
 }
 
-/// Runs the command that the arguments name.
-pub async fn run() -> anyhow::Result<ExitCode> {
-    let cli = Cli::parse();
-    match cli.command.unwrap_or(Command::Serve(cli.serve)) {
-        Command::Serve(args) => serve::run(args).await,
-        Command::Gateway(args) => gateway::run(args).await,
-        Command::Up(args) => up::run(args).await,
-        Command::Echo(args) => echo::run(args).await,
-        Command::Migrate(args) => migrate::run(args).await,
-        Command::Seed(args) => seed::run(args).await,
-        Command::Audit(args) => audit::run(args).await,
-        Command::Openapi(args) => openapi::run(args),
+impl Cli {
+    /// What to run, and with which of the settings that every subcommand knows, wherever they
+    /// stand. Flags of `serve` stand for themselves, or after `serve`.
+    fn command_and_settings(self) -> Result<(Command, Common), clap::Error> {
+        match (self.command, self.serve.first_given()) {
+            (Some(_), Some(flag)) => {
+                let why = format!(
+                    "{flag} is a flag of `serve`, which another subcommand has no use for here; \
+                     write flags after the subcommand that they are for"
+                );
+                Err(Cli::command().error(ErrorKind::ArgumentConflict, why))
+            }
+            (command, _) => Ok((command.unwrap_or(Command::Serve(self.serve)), self.common)),
+        }
     }
+}
+
+fn exit_code(ended: Ended) -> ExitCode {
+    match ended {
+        Ended::Cleanly => ExitCode::SUCCESS,
+        Ended::Badly => ExitCode::FAILURE,
+    }
+}
+
+/// Help and the version are results; anything else is what is wrong with the arguments.
+fn usage(error: &clap::Error) -> anyhow::Result<ExitCode> {
+    let written = error.print();
+    if error.use_stderr() {
+        return Ok(ExitCode::from(USAGE));
+    }
+    terminal::printed(written)?;
+    Ok(ExitCode::SUCCESS)
 }

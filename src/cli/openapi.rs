@@ -54,6 +54,6 @@ pub fn run(args: OpenapiArgs) -> anyhow::Result<ExitCode> {
             serde_json::to_string_pretty(&postman::collection(&document, base_url))?
         }
     };
-    super::print(&(text + "\n"))?;
+    super::terminal::print(&(text + "\n"))?;
     Ok(ExitCode::SUCCESS)
 }

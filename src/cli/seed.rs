@@ -14,11 +14,15 @@ use crate::storage::{Migrations, Seed};
 
 use super::Common;
 use super::database::ToolDatabase;
+use super::terminal::print;
 
 /// Users in one transaction: enough to be fast, few enough to show progress.
 const CHUNK: u32 = 10_000;
 
-/// Flags of `seed`, and the common ones.
+/// A hundred times the largest company that this was measured with.
+const MOST_USERS: i64 = 10_000_000;
+
+/// Flags of `seed`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -28,7 +32,8 @@ Examples:
 Users that exist already are left as they are.")]
 pub struct SeedArgs {
     /// How many users: user1 to userN.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000,
+          value_parser = clap::value_parser!(u32).range(..=MOST_USERS))]
     users: u32,
     /// What each of them is granted.
     #[arg(long, value_name = "COINS", default_value_t = 10_000_000, value_parser = clap::value_parser!(i64).range(1..))]
@@ -36,14 +41,12 @@ pub struct SeedArgs {
     /// The password of all of them.
     #[arg(long, default_value = "password")]
     password: SecretString,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// Migrates, then creates the users that are not there, so many in a transaction.
-pub async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: SeedArgs, common: Common) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let config = args.common.load_for_tool()?;
+    let config = common.load_for_tool()?;
     let password = Password::parse(args.password).context("--password")?;
     let coins = Amount::new(args.coins).context("--coins must be at least 1")?;
     let hash = password::hash(&password);
@@ -69,11 +72,11 @@ pub async fn run(args: SeedArgs) -> anyhow::Result<ExitCode> {
     seed.finish().await?;
     database.close().await;
 
-    println!(
-        "created {created} users with {} coins each in {:.1} s; {} were there already",
+    print(&format!(
+        "created {created} users with {} coins each in {:.1} s; {} were there already\n",
         args.coins,
         started.elapsed().as_secs_f64(),
         u64::from(args.users) - created,
-    );
+    ))?;
     Ok(ExitCode::SUCCESS)
 }

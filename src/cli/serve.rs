@@ -23,8 +23,9 @@ use crate::lifecycle::{Ended, Lifecycle};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
 
-use super::database::{OwnDatabase, spinner};
-use super::{Common, limits, listen};
+use super::database::OwnDatabase;
+use super::terminal::{announce, print, spinner};
+use super::{Common, address, exit_code, limits, listen};
 
 /// How long to wait at start for a database that is starting itself.
 const DATABASE_DEADLINE: Duration = Duration::from_secs(30);
@@ -49,7 +50,7 @@ Examples:
   MERCH__AUTH__JWT_SECRET=$(openssl rand -hex 32) merch-store serve")]
 pub struct ServeArgs {
     /// Where to listen, IP:PORT; port 0 takes any free one [http.address].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Option<SocketAddr>,
     /// Print the built-in settings, each with its explanation, and exit.
     #[arg(long)]
@@ -58,8 +59,6 @@ pub struct ServeArgs {
     /// say nothing but the address.
     #[arg(long, hide = true)]
     leashed: bool,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// A shop that serves.
@@ -72,13 +71,13 @@ pub struct Server {
 }
 
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
-pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: ServeArgs, common: Common) -> anyhow::Result<ExitCode> {
     if args.show_config {
-        super::print(DEFAULTS)?;
+        print(DEFAULTS)?;
         return Ok(ExitCode::SUCCESS);
     }
     let address = args.address.map(|address| ("http.address", address.to_string()));
-    let config = args.common.load(address)?;
+    let config = common.load(address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("http.max_connections", config.http.max_connections.get());
 
@@ -87,8 +86,10 @@ pub async fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     }
     let server = Server::start(&config).await?;
     server.lifecycle.end_on_signals()?;
-    super::print(&(server.banner() + "\n"))?;
-    Ok(exit_code(server.wait().await))
+    let announced = announce(&(server.banner() + "\n"), &server.lifecycle);
+    let ended = server.wait().await;
+    announced?;
+    Ok(exit_code(ended))
 }
 
 /// Serves, and ends when standard input closes, too.
@@ -99,13 +100,15 @@ async fn run_leashed(config: &Config) -> anyhow::Result<ExitCode> {
         _ = &mut leash => return Ok(ExitCode::FAILURE),
     };
     server.lifecycle.end_on_signals()?;
-    super::print(&format!("{}\n", server.address))?;
     let lifecycle = server.lifecycle.clone();
+    let announced = announce(&format!("{}\n", server.address), &lifecycle);
     tokio::spawn(async move {
         drop(leash.await);
         lifecycle.end();
     });
-    Ok(exit_code(server.wait().await))
+    let ended = server.wait().await;
+    announced?;
+    Ok(exit_code(ended))
 }
 
 /// Resolves, with an error, when nobody can write to standard input any more. A thread reads
@@ -120,10 +123,15 @@ fn standard_input_closed() -> oneshot::Receiver<Infallible> {
     closed
 }
 
-fn exit_code(ended: Ended) -> ExitCode {
-    match ended {
-        Ended::Cleanly => ExitCode::SUCCESS,
-        Ended::Badly => ExitCode::FAILURE,
+impl ServeArgs {
+    /// The first flag that was given, if one was.
+    pub(super) fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            ("--address", self.address.is_some()),
+            ("--show-config", self.show_config),
+            ("--leashed", self.leashed),
+        ];
+        given.into_iter().find_map(|(flag, is_given)| is_given.then_some(flag))
     }
 }
 

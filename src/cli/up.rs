@@ -24,9 +24,10 @@ use crate::private_postgres::MAX_CONNECTIONS;
 use crate::storage::DatabaseOptions;
 use crate::telemetry;
 
-use super::database::{OwnDatabase, spinner};
+use super::database::OwnDatabase;
 use super::serve::raise_file_limit;
-use super::{Common, gateway};
+use super::terminal::{announce, spinner};
+use super::{Common, address, gateway};
 
 use replica::Replica;
 
@@ -56,16 +57,14 @@ pub struct UpArgs {
           value_parser = clap::value_parser!(u16).range(1..=MOST_REPLICAS))]
     replicas: u16,
     /// Where the gateway listens, IP:PORT; port 0 takes any free one [gateway.address].
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Option<SocketAddr>,
-    #[command(flatten)]
-    common: Common,
 }
 
 /// Serves until a signal comes: exit code 0 only if everything was finished.
-pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
+pub async fn run(args: UpArgs, common: Common) -> anyhow::Result<ExitCode> {
     let address = args.address.map(|address| ("gateway.address", address.to_string()));
-    let mut config = args.common.load(address)?;
+    let mut config = common.load(address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
     // Before the database: an address that is taken should not cost a minute.
@@ -85,7 +84,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     for number in 1..=args.replicas {
         progress.set_message(format!("starting replica {number} of {}", args.replicas));
         let name = format!("replica-{number}");
-        let command = serve_command(&config, args.common.config.as_deref(), &name)?;
+        let command = serve_command(&config, common.config.as_deref(), &name)?;
         replicas.push(Replica::start(name, command).await?);
     }
     progress.finish_and_clear();
@@ -94,7 +93,8 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
     config.gateway.backends = backends.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
     let server = gateway::Server::start_behind(doors, &config).await?;
     server.lifecycle().end_on_signals()?;
-    super::print(&banner(&config, &server, &replicas, own.as_ref())?)?;
+    let banner = banner(&config, &server, &replicas, own.as_ref())?;
+    let announced = announce(&banner, server.lifecycle());
 
     let lifecycle = server.lifecycle().clone();
     let ending = CancellationToken::new();
@@ -129,6 +129,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<ExitCode> {
         () = lifecycle.ended() => clean = false,
     }
     tracing::info!("everything stopped");
+    announced?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

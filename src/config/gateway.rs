@@ -11,7 +11,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de};
 
 use super::upstream::{Admin, Upstream};
-use super::{InvalidConfig, milliseconds, path_unless_empty, within};
+use super::values::{listening_address, milliseconds, path_unless_empty};
+use super::{InvalidConfig, within};
 
 /// Backends that a gateway has room for.
 pub const MAX_BACKENDS: usize = 256;
@@ -24,6 +25,7 @@ const MAX_WEIGHT: u32 = 100;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gateway {
+    #[serde(deserialize_with = "listening_address")]
     pub address: SocketAddr,
     #[serde(deserialize_with = "list")]
     pub backends: Vec<BackendUrl>,

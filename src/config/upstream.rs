@@ -6,9 +6,12 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::{InvalidConfig, milliseconds, milliseconds_or_none, secret_unless_empty};
+use super::InvalidConfig;
+use super::values::{
+    address_unless_empty, milliseconds, milliseconds_or_none, secret_unless_empty,
+};
 
 /// The shortest token that is not guessed over a network.
 const MIN_TOKEN_BYTES: usize = 16;
@@ -119,16 +122,6 @@ impl Admin {
         let hint = "`openssl rand -hex 32` makes a good one";
         Err(InvalidConfig::new("gateway.admin.token", format!("{why}; {hint}")))
     }
-}
-
-fn address_unless_empty<'de, D: Deserializer<'de>>(
-    value: D,
-) -> Result<Option<SocketAddr>, D::Error> {
-    let text = String::deserialize(value)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 #[cfg(test)]

@@ -65,7 +65,8 @@ fn write(mut file: RollingFile, messages: &Receiver<Message>) {
         // What cannot be flushed is not lost yet: it stays in the buffer, for the next time.
         if let Some(error) = file.flush().err().or(failed) {
             // There is nobody to be told in the log itself.
-            eprintln!("{missing} lines of the log are lost, others have to wait: {error}");
+            let said = format!("{missing} lines of the log are lost, others have to wait: {error}");
+            super::complain(&said);
             lost(missing);
         }
         if ended {

@@ -49,7 +49,7 @@ impl RollingFile {
             self.written = 0;
             if let Err(error) = self.put_aside() {
                 // There is nobody to be told in the log itself.
-                eprintln!("cannot put {} aside: {error}", self.path.display());
+                super::complain(&format!("cannot put {} aside: {error}", self.path.display()));
             }
             self.remove_old(now);
         } else if now.duration_since(self.looked).is_ok_and(|since| since >= LOOK_INTERVAL) {

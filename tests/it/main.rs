@@ -5,6 +5,7 @@
 
 mod support;
 
+mod arguments;
 mod audit;
 mod auth;
 mod bank;
@@ -29,6 +30,7 @@ mod migrations;
 mod model;
 mod odd_places;
 mod outage;
+mod printing;
 mod program;
 mod references;
 mod requests;

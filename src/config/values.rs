@@ -1,0 +1,61 @@
+//! How values are written: in a file, in the environment and in flags alike.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// An address to listen on, as IP:PORT.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    let text = text.trim();
+    text.parse().map_err(|_| {
+        let port = text.rsplit(':').next().filter(|port| port.parse::<u16>().is_ok());
+        let port = port.unwrap_or("8080");
+        format!(
+            "{text:?} is not IP:PORT, such as 127.0.0.1:{port} (this machine alone), \
+             0.0.0.0:{port} (everybody) or [::1]:{port}"
+        )
+    })
+}
+
+pub fn listening_address<'de, D: Deserializer<'de>>(value: D) -> Result<SocketAddr, D::Error> {
+    address(&String::deserialize(value)?).map_err(D::Error::custom)
+}
+
+pub fn address_unless_empty<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(value)?;
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    address(&text).map(Some).map_err(D::Error::custom)
+}
+
+pub fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    NonZeroU64::deserialize(value).map(|number| Duration::from_millis(number.get()))
+}
+
+pub fn milliseconds_or_none<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    u64::deserialize(value).map(Duration::from_millis)
+}
+
+pub fn seconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
+    NonZeroU64::deserialize(value).map(|number| Duration::from_secs(number.get()))
+}
+
+pub fn secret_unless_empty<'de, D: Deserializer<'de>>(
+    value: D,
+) -> Result<Option<SecretString>, D::Error> {
+    let text = String::deserialize(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+pub fn path_unless_empty<'de, D: Deserializer<'de>>(value: D) -> Result<Option<PathBuf>, D::Error> {
+    let text = String::deserialize(value)?;
+    Ok((!text.is_empty()).then(|| text.into()))
+}
