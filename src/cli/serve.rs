@@ -18,7 +18,7 @@ use crate::auth::proof::Proofs;
 use crate::auth::token::Tokens;
 use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
-use crate::http::{self, Infos, ServerOptions, Shop};
+use crate::http::{self, Catalogue, Infos, ServerOptions, Shop};
 use crate::lifecycle::{Ended, Lifecycle};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
@@ -187,6 +187,7 @@ impl Server {
             proofs: Proofs::default(),
             lifecycle: lifecycle.clone(),
             infos: Infos::new(config.info.cache_bytes, versions),
+            catalogue: Catalogue::default(),
             history_limit: config.info.history_limit,
             body_limit: config.http.body_limit,
             request_timeout: config.http.request_timeout,

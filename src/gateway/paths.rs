@@ -80,7 +80,34 @@ fn decode(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use crate::web::path::settled;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_spelling_that_leads_somewhere_is_missed(
+            path in prop::sample::select(vec!["/metrics", "/health/live", "/api/buy/t-shirt"]),
+            escapes in prop::collection::vec(0..3, 20),
+            slash in any::<bool>(),
+        ) {
+            let mut spelt = String::new();
+            for (byte, escape) in path.bytes().zip(escapes) {
+                match escape {
+                    1 if byte != b'/' => spelt += &format!("%{byte:02x}"),
+                    2 if byte != b'/' => spelt += &format!("%{byte:02X}"),
+                    _ => spelt.push(char::from(byte)),
+                }
+            }
+            spelt += if slash { "/" } else { "" };
+            prop_assert_eq!(settled(&spelt), path);
+            let patterns = ["/metrics", "/health/*", "/api/buy/*"];
+            let paths = Paths::new(patterns.map(|it| it.parse().unwrap()).into());
+            prop_assert!(paths.contains(&spelt), "{}", spelt);
+        }
+    }
 
     #[test]
     fn a_path_is_found_however_it_is_written() {

@@ -16,8 +16,8 @@ use hyper::{Request, Response, StatusCode, Version};
 use crate::accept::{self, Activity};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
-use crate::web::REQUEST_ID;
 use crate::web::forwarded::{Peer, Trusted};
+use crate::web::{REQUEST_ID, path};
 
 use super::answer::{METHODS, Refusal};
 use super::client::Connection;
@@ -172,12 +172,12 @@ impl Proxy {
 
     /// What the gateway answers itself, or that there is nothing.
     fn own_answer(&self, head: &mut request::Parts) -> Result<Option<Own>, Refusal> {
-        match head.uri.path() {
+        match &*path::settled(head.uri.path()) {
             "/health/live" => return Ok(Some(Own::Health("ok"))),
             "/health/ready" if self.lifecycle.is_ending() => return Err(Refusal::ShuttingDown),
             "/health/ready" if !self.forwarder.is_ready() => return Err(Refusal::NoBackend),
             "/health/ready" => return Ok(Some(Own::Health("ok"))),
-            path if self.options.hidden.contains(path) => return Err(Refusal::NotFound),
+            _ if self.options.hidden.contains(head.uri.path()) => return Err(Refusal::NotFound),
             _ => {}
         }
         Ok(if via::may_forward(head)? { None } else { Some(Own::Options) })

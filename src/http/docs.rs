@@ -7,7 +7,8 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
-use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use crate::web::docs;
 
 use super::error::ApiError;
 
@@ -38,20 +39,14 @@ pub fn document() -> OpenApi {
 
 /// Serves `openapi` and the page around it.
 pub fn router<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
-    // Without a validator: it would send the document to a service outside.
-    let config = Config::default()
-        .validator_url("none")
-        .persist_authorization(true)
-        .try_it_out_enabled(true)
-        .display_request_duration(true);
-    let page = SwaggerUi::new("/docs").url("/api/openapi.json", openapi).config(config);
-    Router::from(page).layer(map_response(with_our_errors))
+    docs::router("/api/openapi.json", openapi).layer(map_response(with_our_errors))
 }
 
-/// Gives files that the page does not have the error that every other path has.
+/// Gives what the page does not have the errors that every other path has.
 async fn with_our_errors(response: Response) -> Response {
     match response.status() {
         StatusCode::NOT_FOUND => ApiError::NotFound.into_response(),
+        StatusCode::NOT_ACCEPTABLE => ApiError::NotAcceptable.into_response(),
         _ => response,
     }
 }

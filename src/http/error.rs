@@ -30,6 +30,8 @@ pub enum ApiError {
     NotFound,
     /// The path has a route, but not for this method.
     MethodNotAllowed,
+    /// The client takes the answer in no coding that there is.
+    NotAcceptable,
     /// The body is longer than `http.body_limit`.
     BodyTooLarge,
     /// The client stopped sending its body; nothing was done about it.
@@ -102,6 +104,7 @@ impl ApiError {
             ApiError::Refused(_) => StatusCode::BAD_REQUEST,
             ApiError::NotFound => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            ApiError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ApiError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             ApiError::RateLimited => StatusCode::TOO_MANY_REQUESTS,
@@ -125,6 +128,7 @@ impl ApiError {
             ApiError::Refused(refusal) => refusal.code(),
             ApiError::NotFound => "not_found",
             ApiError::MethodNotAllowed => "method_not_allowed",
+            ApiError::NotAcceptable => "not_acceptable",
             ApiError::BodyTooLarge => "body_too_large",
             ApiError::BodyTimeout => "body_timeout",
             ApiError::HashingQueueFull => "hashing_queue_full",
@@ -151,6 +155,9 @@ impl ApiError {
             ApiError::Refused(refusal) => refusal.to_string(),
             ApiError::NotFound => "no such path; GET /docs shows the API".into(),
             ApiError::MethodNotAllowed => "this path does not know this method".into(),
+            ApiError::NotAcceptable => {
+                "Accept-Encoding takes neither gzip nor what is not compressed".into()
+            }
             ApiError::BodyTooLarge => "the body is too large".into(),
             ApiError::BodyTimeout => "the body did not arrive in time".into(),
             ApiError::HashingQueueFull => "too many logins at once; try again shortly".into(),

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::shop::AccountId;
 use crate::storage::{Movement, MovementKind, Summary, Total};
+use crate::web::query::digits;
 
 use super::Shop;
 use super::error::{ApiError, CommonErrors};
@@ -28,6 +29,7 @@ const DEFAULT_LIMIT: u16 = 50;
 pub struct HistoryQuery {
     /// Movements on a page, 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 50)]
+    #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,

@@ -2,10 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use arc_swap::ArcSwapOption;
 use axum::extract::State;
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
+
+use crate::web::representation::{NotAcceptable, Representation};
 
 use super::Shop;
 use super::error::{ApiError, CommonErrors};
@@ -32,8 +37,28 @@ pub struct MerchEntry {
     get, path = "/api/merch", tag = "shop", operation_id = "listMerch", security(()),
     responses((status = OK, description = "The catalogue.", body = MerchResponse), CommonErrors),
 )]
-pub async fn merch(State(shop): State<Arc<Shop>>) -> Result<Json<MerchResponse>, ApiError> {
+pub async fn merch(
+    State(shop): State<Arc<Shop>>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
     let items = shop.database.merch_fetch_all().await?.into_iter();
     let items = items.map(|item| MerchEntry { kind: item.name, price: item.price }).collect();
-    Ok(Json(MerchResponse { items }))
+    let body = serde_json::to_vec(&MerchResponse { items }).expect("plain data is JSON");
+    shop.catalogue.of(body.into()).answer(&headers).map_err(|NotAcceptable| ApiError::NotAcceptable)
+}
+
+/// The catalogue as it was sent last: as long as it stays the same, what it comes to is kept.
+#[derive(Default)]
+pub struct Catalogue(ArcSwapOption<Representation>);
+
+impl Catalogue {
+    fn of(&self, body: Bytes) -> Arc<Representation> {
+        if let Some(last) = self.0.load_full().filter(|last| *last.plain() == body) {
+            return last;
+        }
+        let json = HeaderValue::from_static("application/json");
+        let new = Arc::new(Representation::new(json, body));
+        self.0.store(Some(new.clone()));
+        new
+    }
 }

@@ -39,6 +39,7 @@ use crate::storage::Database;
 use observe::Observer;
 
 pub use info::Infos;
+pub use merch::Catalogue;
 pub use server::{ServerOptions, start};
 
 /// Everything that handlers share.
@@ -57,6 +58,8 @@ pub struct Shop {
     pub lifecycle: Lifecycle,
     /// Answers of `/api/info` that may still be true.
     pub infos: Infos,
+    /// What `/api/merch` answered last.
+    pub catalogue: Catalogue,
     /// Transfers that `/api/info` shows each way, at most.
     pub history_limit: u16,
     /// The largest request body, in bytes.

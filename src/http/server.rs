@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use metrics::gauge;
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{AcceptOptions, Http1Options, accept_on_workers, serve_http1};
 use crate::lifecycle::Lifecycle;
+use crate::web::path;
 
 use super::limits::Peer;
 use super::observe;
@@ -66,7 +68,8 @@ async fn connection(
     let open = gauge!("merch_http_connections");
     open.increment(1);
     let router = TowerToHyperService::new(router);
-    let refused = serve_http1(stream, options, &closing, async |mut request| {
+    let refused = serve_http1(stream, options, &closing, async |mut request: Request<_>| {
+        path::settle(request.uri_mut());
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }

@@ -1,9 +1,13 @@
-//! How all servers here read the head of a request: which host and path it is for, who asks,
-//! where it comes from. What the shop, the gateway, its limits and its admin API read, they
-//! read alike.
+//! What all servers here have in common. How the head of a request is read: which host and
+//! path it is for, who asks, where it comes from; the shop, the gateway, its limits and its
+//! admin API read it alike. And how what is the same for everybody is sent.
 
 pub mod bearer;
+pub mod docs;
 pub mod forwarded;
+pub mod path;
+pub mod query;
+pub mod representation;
 mod request_id;
 mod target;
 

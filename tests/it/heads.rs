@@ -126,3 +126,155 @@ async fn two_ids_are_none() {
         assert_eq!((status(&answer), id.len()), (200, 32), "{answer}");
     }
 }
+
+/// How a path may be spelt, and its own spelling.
+const SPELLINGS: &[(&str, &str, &str)] = &[
+    ("GET", "/api/%69nfo", "/api/info"),
+    ("GET", "/%61pi/info", "/api/info"),
+    ("GET", "/api/%69%6E%66%6f", "/api/info"),
+    ("GET", "/api/info/", "/api/info"),
+    ("GET", "/api/info/?a=b", "/api/info"),
+    ("HEAD", "/api/info/", "/api/info"),
+    ("POST", "/api/auth/", "/api/auth"),
+    ("POST", "/api/%61uth", "/api/auth"),
+    ("POST", "/api/sendCoin/", "/api/sendCoin"),
+    ("POST", "/api/send%43oin/", "/api/sendCoin"),
+    ("GET", "/api/merch/", "/api/merch"),
+    ("GET", "/api/history/", "/api/history"),
+    ("GET", "/api/history/?limit=1", "/api/history?limit=1"),
+    ("GET", "/api/history?limit=%31", "/api/history?limit=1"),
+    ("GET", "/api/history/summary/", "/api/history/summary"),
+    ("GET", "/api/openapi%2Ejson/", "/api/openapi.json"),
+    ("GET", "/docs/", "/docs"),
+    ("GET", "/docs/swagger%2Dui.css/", "/docs/swagger-ui.css"),
+    ("GET", "/%68ealth/live", "/health/live"),
+    ("GET", "/health/live/", "/health/live"),
+    ("GET", "/health/%72eady/", "/health/ready"),
+    ("DELETE", "/api/info/", "/api/info"),
+    ("GET", "/api/auth/", "/api/auth"),
+    ("GET", "http://shop/api/%69nfo/", "/api/info"),
+    // These are other paths, or none, and stay it.
+    ("GET", "/api/buy/", "/api/buy"),
+    ("GET", "/api%2Finfo", "/no/such/path"),
+    ("GET", "/api/info%2F", "/no/such/path"),
+    ("GET", "/api/%2569nfo", "/no/such/path"),
+    ("GET", "/api/info%00", "/no/such/path"),
+    ("GET", "/api/info%20", "/no/such/path"),
+    ("GET", "/api/info%3Fa", "/no/such/path"),
+    ("GET", "/api/%zz", "/no/such/path"),
+    ("GET", "/api/info%", "/no/such/path"),
+    ("GET", "/api/info%6", "/no/such/path"),
+    ("GET", "/api/INFO", "/no/such/path"),
+    ("GET", "/api/info//", "/no/such/path"),
+    ("GET", "//api/info", "/no/such/path"),
+    ("GET", "/api//info", "/no/such/path"),
+    ("GET", "/api/./info", "/no/such/path"),
+    ("GET", "/x/../api/info", "/no/such/path"),
+    ("GET", "/x/%2e%2e/api/info", "/no/such/path"),
+    ("GET", "/api/info;v=1", "/no/such/path"),
+    ("GET", "/api/info%3Bv=1", "/no/such/path"),
+    ("GET", "/api\\info", "/no/such/path"),
+    ("GET", "/api/buy//cup", "/no/such/path"),
+    ("GET", "/api/buy/cup/cup/", "/no/such/path"),
+    ("GET", "/api/buy/cup%2Fcup", "/api/buy/nothing"),
+    ("GET", "/api/buy/cup%2F", "/api/buy/nothing"),
+    ("GET", "/api/buy/cup;v=1", "/api/buy/nothing"),
+    ("GET", "/api/buy/%2563up", "/api/buy/nothing"),
+    ("GET", "/api/buy/%FF/", "/api/buy/nothing"),
+    ("GET", "/api/buy/../", "/api/buy/nothing"),
+];
+
+#[tokio::test]
+async fn a_path_leads_to_the_same_place_however_it_is_spelt_and_by_whichever_way() {
+    let shop = TestShop::open().await;
+    let gateway = TestGateway::at(&[shop.address], |_| {}).await;
+    let alice = shop.logs_in("alice").await;
+    let asks = async |address, method: &str, target: &str| {
+        let answer = raw::answer(
+            address,
+            format!(
+                "{method} {target} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\
+                 authorization: Bearer {}\r\ncontent-length: 2\r\n\r\n{{}}",
+                alice.token
+            ),
+        );
+        let answer = answer.await;
+        (status(&answer), body(&answer).to_owned())
+    };
+    for (method, spelling, plain) in SPELLINGS {
+        let expected = asks(shop.address, method, plain).await;
+        assert_eq!(asks(shop.address, method, spelling).await, expected, "{method} {spelling}");
+        let through = asks(gateway.address, method, spelling).await;
+        // Who hides a path has words of its own for it.
+        let same = through == expected || (through.0 == 404 && expected.0 == 404);
+        assert!(same, "{method} {spelling}: {through:?} and {expected:?}");
+        assert_ne!(expected.0 / 100, 3, "{method} {plain} leads elsewhere");
+    }
+    assert_eq!(alice.coins().await, 1000);
+}
+
+#[tokio::test]
+async fn a_purchase_is_one_however_its_path_is_spelt_and_its_route_is_counted_as_one() {
+    let shop = TestShop::open().await;
+    let gateway = TestGateway::at(&[shop.address], |_| {}).await;
+    let alice = shop.logs_in("alice").await;
+    let spellings =
+        ["/api/buy/pen/", "/api/%62uy/pen", "/api/buy/%70en", "/api/buy/p%65n/", "/%61pi/buy/pen"];
+    for spelling in spellings {
+        for base in [&shop.base, &gateway.url("")] {
+            alice.at(base).gets(spelling).await.is_done();
+            Reply::to(alice.at(base).request(Method::POST, spelling)).await.is_done();
+            // Looking costs nothing, whatever it is called.
+            let looked = Reply::to(alice.at(base).request(Method::HEAD, spelling)).await;
+            assert_eq!(looked.status, 405, "{spelling}");
+        }
+    }
+    let bought = 4 * spellings.len() as i64;
+    assert_eq!((alice.owns("pen").await, alice.coins().await), (bought, 1000 - 10 * bought));
+    let metrics = shop.gets("/metrics/").await.text;
+    assert!(metrics.contains("route=\"/api/buy/{item}\""), "{metrics}");
+    for spelling in ["buy/pen", "%62", "pen/"] {
+        assert!(!metrics.contains(spelling), "{spelling} in {metrics}");
+    }
+    shop.is_honest().await;
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_hidden_path_passes_the_gateway() {
+    let shop = TestShop::open().await;
+    let gateway = TestGateway::at(&[shop.address], |_| {}).await;
+    for spelling in [
+        "/metrics",
+        "/metrics/",
+        "/metrics//",
+        "/%6detrics",
+        "/%6Detrics/",
+        "/%256detrics",
+        "/metrics%2F",
+        "/metrics%00",
+        "/metrics?a",
+        "/metrics;a",
+        "/METRICS",
+        "//metrics",
+        "/./metrics",
+        "/x/../metrics",
+        "/x/%2e%2e/metrics",
+        "/x%2f..%2fmetrics",
+        "\\metrics",
+        "/\\metrics",
+        "http://shop/%6detrics",
+        "/health",
+        "/health/",
+        "/%68ealth/",
+        "/health/startup",
+        "/health%2Flive",
+    ] {
+        let answer = raw::answer(
+            gateway.address,
+            format!("GET {spelling} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n"),
+        );
+        let answer = answer.await;
+        assert!([400, 404].contains(&status(&answer)), "{spelling}: {answer}");
+        assert!(!answer.contains("merch_"), "{spelling}: {answer}");
+    }
+}

@@ -65,7 +65,18 @@ async fn a_page_has_50_movements_unless_one_asks_for_up_to_100() {
     for _ in 0..100 {
         alice.buys("pen").await.is_done();
     }
-    for (query, expected) in [("", 50), ("?limit=1", 1), ("?limit=100", 100)] {
+    for (query, expected) in [
+        ("", 50),
+        ("?", 50),
+        ("?limit=1", 1),
+        ("?limit=100", 100),
+        ("?limit=%35", 5),
+        ("?limit=007", 7),
+        ("?&&limit=3&", 3),
+        // What clients send beside is theirs.
+        ("?page=2&limit=2&_=%FF&limits=x", 2),
+        ("?a=b?c", 50),
+    ] {
         let page = alice.gets(&format!("/api/history{query}")).await.json();
         assert_eq!(page["movements"].as_array().unwrap().len(), expected, "{query}");
         assert!(page["nextCursor"].is_string(), "{query}");
@@ -116,6 +127,26 @@ async fn a_bad_limit_or_cursor_is_refused() {
         "limit=ten",
         "limit=1.5",
         "limit=",
+        "limit",
+        "limit=+5",
+        "limit=%2B5",
+        "limit=%205",
+        "limit=5%20",
+        "limit=%00",
+        "limit=5%00",
+        "limit=0x5",
+        "limit=5e1",
+        "limit=%EF%BC%95",
+        "limit=99999999999999999999",
+        "limit=%zz",
+        "limit=%",
+        "limit=5?",
+        "limit[]=5&limit=x",
+        "cursor",
+        "cursor=&limit=5",
+        "cursor=a&cursor=a",
+        "cursor=%",
+        "cursor=%zz",
         "limit=1&limit=2",
         "cursor=",
         "cursor=7",

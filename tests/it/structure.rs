@@ -47,10 +47,10 @@ const IMPORTS: [(&str, &str, &str); 38] = [
 
 /// What only some modules may name, which those are, and why.
 const NAMED_ONLY_IN: [(&str, &[&str], &str); 7] = [
-    ("axum::", &["http", "gateway"], "nothing below the routes knows that it is HTTP"),
+    ("axum::", &["http", "gateway", "web"], "nothing below the routes knows that it is HTTP"),
     ("hyper::", &["http", "gateway", "accept"], "the same, but for what a connection carries"),
-    ("StatusCode", &["http", "gateway"], "errors carry no transport until the last step"),
-    ("utoipa", &["http", "gateway"], "the documents describe the routes"),
+    ("StatusCode", &["http", "gateway", "web"], "errors carry no transport until the last step"),
+    ("utoipa", &["http", "gateway", "web"], "the documents describe the routes"),
     ("sqlx::", &["storage"], "the only SQL is there"),
     ("redis::", &["limits"], "shared buckets and limits are all that lives there"),
     ("argon2::", &["auth"], "passwords are hashed in one place"),

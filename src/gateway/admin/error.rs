@@ -36,6 +36,8 @@ pub enum AdminError {
     NotFound,
     /// The path has a route, but not for this method.
     MethodNotAllowed,
+    /// The client takes the answer in no coding that there is.
+    NotAcceptable,
     /// The body is longer than any that makes sense.
     BodyTooLarge,
     /// The client stopped sending its body; nothing was done about it.
@@ -98,6 +100,7 @@ impl AdminError {
                 StatusCode::NOT_FOUND
             }
             AdminError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            AdminError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             AdminError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             AdminError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             AdminError::Busy
@@ -123,6 +126,7 @@ impl AdminError {
             AdminError::Limits(OwnLimitsError::Full) => "too_many_limits",
             AdminError::Limits(OwnLimitsError::Store(_)) => "limits_away",
             AdminError::MethodNotAllowed => "method_not_allowed",
+            AdminError::NotAcceptable => "not_acceptable",
             AdminError::BodyTooLarge => "body_too_large",
             AdminError::BodyTimeout => "body_timeout",
             AdminError::Busy => "busy",
@@ -149,6 +153,9 @@ impl AdminError {
                 "the limits are out of reach; those that are known stay in force".into()
             }
             AdminError::MethodNotAllowed => "this path does not know this method".into(),
+            AdminError::NotAcceptable => {
+                "Accept-Encoding takes neither gzip nor what is not compressed".into()
+            }
             AdminError::BodyTooLarge => "the body is too large".into(),
             AdminError::BodyTimeout => "the body did not arrive in time".into(),
             AdminError::NoReload => {

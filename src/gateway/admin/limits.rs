@@ -13,6 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::limits::{Change, ClientId, InvalidLimit, Limit, OwnLimits};
+use crate::web::query::digits;
 
 use super::error::{AdminError, ErrorResponse};
 use super::extract::{Body, json};
@@ -97,6 +98,7 @@ pub struct LimitEntry {
 pub struct PageQuery {
     /// Limits on a page, 1 to 100.
     #[param(minimum = 1, maximum = 100, default = 50)]
+    #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
     /// `nextCursor` of the page before.
     cursor: Option<String>,

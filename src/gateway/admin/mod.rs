@@ -19,6 +19,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::get;
+use hyper::Request;
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -31,6 +32,7 @@ use utoipa_axum::routes;
 use crate::accept::{AcceptOptions, Http1Options, accept, serve_http1};
 use crate::lifecycle::Lifecycle;
 use crate::limits::OwnLimits;
+use crate::web::path;
 
 use super::upstream::Upstreams;
 
@@ -106,7 +108,8 @@ fn api() -> OpenApiRouter<Arc<Admin>> {
 async fn connection(stream: TcpStream, router: Router, closing: CancellationToken) {
     let options = Http1Options { header_limit: HEAD_LIMIT, header_timeout: PATIENCE };
     let router = TowerToHyperService::new(router);
-    let answer = async |request| {
+    let answer = async |mut request: Request<_>| {
+        path::settle(request.uri_mut());
         let Ok(response) = router.call(request).await;
         response
     };

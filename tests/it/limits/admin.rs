@@ -191,6 +191,7 @@ async fn what_is_not_well_formed_is_refused_and_changes_nothing() {
             ("GET", "/limits/get", json!(null), 400, json!("invalid_request")),
             ("DELETE", "/clients/delete", json!({}), 400, json!("invalid_request")),
             ("GET", "/limits?limit=0", json!(null), 400, json!("invalid_request")),
+            ("GET", "/limits?limit=%2B5", json!(null), 400, json!("invalid_request")),
             ("GET", "/limits?limit=101", json!(null), 400, json!("invalid_request")),
             ("GET", "/limits?cursor=", json!(null), 400, json!("invalid_request")),
             ("GET", "/limits", json!(null), 200, json!({"limits": [], "nextCursor": null})),
