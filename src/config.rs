@@ -329,6 +329,7 @@ mod tests {
             (("MERCH__LOG__FILE_MAX_BYTES", "100"), "log.file_max_bytes"),
             (("MERCH__INFO__HISTORY_LIMIT", "0"), "info.history_limit"),
             (("MERCH__AUTH__JWT_SECRET", "short"), "auth.jwt_secret"),
+            (("MERCH__AUTH__JWT_PREVIOUS_SECRET", "short"), "auth.jwt_previous_secret"),
             (("MERCH__GATEWAY__BACKENDS", "https://shop"), "gateway.backends"),
             (("MERCH__GATEWAY__BACKENDS", "http://shop/api"), "gateway.backends"),
             (("MERCH__GATEWAY__TRUSTED_PROXIES", "10.0.0.0/40"), "gateway.trusted_proxies"),

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use merch_store::auth::password::{self, Password};
-use merch_store::auth::token::{Identity, Tokens};
+use merch_store::auth::token::Tokens;
 use merch_store::data_folder::DataFolder;
 use merch_store::private_postgres::PrivatePostgres;
-use merch_store::shop::{AccountId, Amount, Username};
-use merch_store::storage::{DatabaseOptions, Migrations, Seed};
+use merch_store::shop::{AccountId, Amount, Owner, Username};
+use merch_store::storage::{Database, DatabaseOptions, Migrations, Seed};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::processes::{cpu_of, cpu_of_family};
@@ -60,13 +60,14 @@ impl World {
         }
         seed.finish().await?;
 
+        let books = Database::new(options).books_fetch().await?.id;
         let tokens = Tokens::new(&SECRET.into(), None, Duration::from_secs(86_400));
         let now = SystemTime::UNIX_EPOCH.elapsed()?;
         let tokens = (1..=PEOPLE)
             .map(|number| {
                 let username = Username::parse(&format!("user{number}")).expect("a username");
                 let account = AccountId(number.into());
-                tokens.issue(&Identity { account, username }, now)
+                tokens.issue(&Owner { account, username, books }, now)
             })
             .collect();
         Ok(World { url, tokens: Arc::new(tokens), postgres, folder, home })

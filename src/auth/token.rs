@@ -6,8 +6,9 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use crate::shop::{AccountId, Username};
+use crate::shop::{AccountId, Books, BooksId, Owner, Username};
 
 /// `iss` of every token.
 pub const ISSUER: &str = "merch-store";
@@ -22,13 +23,14 @@ pub struct Tokens {
     validation: Validation,
 }
 
-/// Whom a valid token speaks for.
+/// What a valid token says of whoever holds it: whether it is so, the database says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Taken from the signed claims: whether it still exists, the database says.
-    pub account: AccountId,
-    /// As it was when the token was issued; names never change.
-    pub username: Username,
+pub struct Claim {
+    account: AccountId,
+    username: Username,
+    /// Replicas of the release before this one name no books.
+    books: Option<BooksId>,
+    issued_at: u64,
 }
 
 /// The token does not say who is asking: malformed, expired, or not one of ours.
@@ -44,6 +46,9 @@ struct Claims {
     sub: String,
     /// The account's number, which spares a look-up by name.
     uid: i64,
+    /// The identity of the database in which the number is that account's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    db: Option<Uuid>,
     iat: u64,
     exp: u64,
 }
@@ -69,23 +74,24 @@ impl Tokens {
         }
     }
 
-    /// A token for `identity`, issued `now` (time since the Unix epoch).
-    pub fn issue(&self, identity: &Identity, now: Duration) -> String {
+    /// A token for `owner`, issued `now` (time since the Unix epoch).
+    pub fn issue(&self, owner: &Owner, now: Duration) -> String {
         let (kid, key) = &self.current;
         let header = Header { kid: Some(kid.clone()), ..Header::new(Algorithm::HS256) };
         let claims = Claims {
             iss: ISSUER.into(),
             aud: AUDIENCE.into(),
-            sub: identity.username.to_string(),
-            uid: identity.account.0,
+            sub: owner.username.to_string(),
+            uid: owner.account.0,
+            db: Some(owner.books.0),
             iat: now.as_secs(),
             exp: (now + self.ttl).as_secs(),
         };
         jsonwebtoken::encode(&header, &claims, key).expect("claims are plain JSON")
     }
 
-    /// Whom `token` speaks for. The key is chosen by `kid` alone, the algorithm by us.
-    pub fn verify(&self, token: &str) -> Result<Identity, InvalidToken> {
+    /// What `token` says. The key is chosen by `kid` alone, the algorithm by us.
+    pub fn verify(&self, token: &str) -> Result<Claim, InvalidToken> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| InvalidToken)?;
         let kid = header.kid.ok_or(InvalidToken)?;
         let (_, key) = self.live.iter().find(|(live, _)| *live == kid).ok_or(InvalidToken)?;
@@ -93,7 +99,25 @@ impl Tokens {
             .map_err(|_| InvalidToken)?
             .claims;
         let username = Username::parse(&claims.sub).map_err(|_| InvalidToken)?;
-        Ok(Identity { account: AccountId(claims.uid), username })
+        Ok(Claim {
+            account: AccountId(claims.uid),
+            username,
+            books: claims.db.map(BooksId),
+            issued_at: claims.iat,
+        })
+    }
+}
+
+impl Claim {
+    /// Whom it speaks for, if it was issued for `books`: it names them, or it names none and
+    /// they have not been renewed since.
+    pub fn owner(&self, books: &Books) -> Option<Owner> {
+        let issued_for_them = match self.books {
+            Some(id) => id == books.id,
+            None => books.renewed_at.is_none_or(|renewed_at| self.issued_at > renewed_at),
+        };
+        let (account, username) = (self.account, self.username.clone());
+        issued_for_them.then_some(Owner { account, username, books: books.id })
     }
 }
 

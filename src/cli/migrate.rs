@@ -1,14 +1,19 @@
 //! `merch-store migrate`.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use tokio::time::{Instant, sleep};
 
 use crate::storage::{AppliedMigration, MigrationState, Migrations};
 
 use super::Common;
 use super::database::ToolDatabase;
-use super::terminal::print;
+use super::terminal::{ask, print};
+
+/// How long sessions may take to end after their process was asked to.
+const LEAVING: Duration = Duration::from_secs(2);
 
 /// Flags of `migrate`: a direction, and the common ones.
 #[derive(Args, Debug)]
@@ -17,10 +22,10 @@ Examples:
   merch-store migrate status
   merch-store migrate up
   merch-store migrate down               revert the newest migration
-  merch-store migrate down --all         revert everything: all data is lost
+  merch-store migrate down --all --yes   revert everything: all data is lost
 
-After `down --all` change auth.jwt_secret (or remove jwt-secret from the data folder): tokens
-name accounts by number, and numbers start again.")]
+`down` asks first where there are people in the database; without a terminal it needs --yes. It
+does not go on while a shop or a gateway is connected.")]
 pub struct MigrateArgs {
     #[command(subcommand)]
     direction: Direction,
@@ -38,6 +43,9 @@ enum Direction {
         /// Revert all of them.
         #[arg(long, conflicts_with = "count")]
         all: bool,
+        /// Do not ask, though there are people who lose what they have.
+        #[arg(long)]
+        yes: bool,
     },
     /// List migrations; exits with 1 unless all are applied.
     Status,
@@ -54,7 +62,10 @@ pub async fn run(args: MigrateArgs, common: Common) -> anyhow::Result<ExitCode> 
             applied if applied.is_empty() => "nothing to do: the schema is up to date\n".into(),
             applied => applied.iter().map(|version| format!("applied {version:04}\n")).collect(),
         },
-        Direction::Down { count, all } => {
+        Direction::Down { count, all, yes } => {
+            let place = database.options.location();
+            nobody_is_connected(&mut migrations, &place).await?;
+            is_meant(migrations.people().await?, &place, yes)?;
             match migrations.down(if all { usize::MAX } else { count }).await? {
                 reverted if reverted.is_empty() => "nothing to do: the schema is empty\n".into(),
                 reverted => reverted.iter().map(|it| format!("reverted {it:04}\n")).collect(),
@@ -72,6 +83,38 @@ pub async fn run(args: MigrateArgs, common: Common) -> anyhow::Result<ExitCode> 
     database.close().await;
     print(&report)?;
     Ok(exit_code)
+}
+
+/// Fails while a shop, or anything else of this program, is connected to the database: its
+/// statements would meet a schema that they do not know.
+async fn nobody_is_connected(migrations: &mut Migrations, place: &str) -> anyhow::Result<()> {
+    let deadline = Instant::now() + LEAVING;
+    loop {
+        let sessions = migrations.other_sessions().await?;
+        if sessions.is_empty() {
+            return Ok(());
+        }
+        // What has just been stopped may not have left yet.
+        anyhow::ensure!(
+            Instant::now() < deadline,
+            "merch-store is connected to {place} ({}); stop it first",
+            sessions.join(", ")
+        );
+        sleep(LEAVING / 10).await;
+    }
+}
+
+/// Fails unless whoever runs this wants to take from `people` what they have.
+fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
+    if people == 0 || yes {
+        return Ok(());
+    }
+    let loss = format!("{people} people are in {place}; what is reverted is lost for ever");
+    match ask(&format!("{loss}. Type yes to go on:"))?.as_deref() {
+        Some("yes") => Ok(()),
+        Some(_) => anyhow::bail!("nothing was changed"),
+        None => anyhow::bail!("{loss}; say --yes if that is meant"),
+    }
 }
 
 /// A line each, in columns.

@@ -4,6 +4,7 @@ mod audit;
 mod database;
 mod echo;
 pub mod gateway;
+mod identity;
 pub mod limits;
 mod migrate;
 mod openapi;
@@ -71,6 +72,8 @@ enum Command {
     Echo(echo::EchoArgs),
     /// Change the database's schema, or look at its state.
     Migrate(migrate::MigrateArgs),
+    /// End all tokens after a restore.
+    Identity(identity::IdentityArgs),
     /// Create users user1 to userN, all alike, for load tests.
     Seed(seed::SeedArgs),
     /// Prove that no coin was lost or minted.
@@ -148,6 +151,7 @@ pub async fn run() -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(args, common).await,
         Command::Echo(args) => echo::run(args, common).await,
         Command::Migrate(args) => migrate::run(args, common).await,
+        Command::Identity(args) => identity::run(args, common).await,
         Command::Seed(args) => seed::run(args, common).await,
         Command::Audit(_) => audit::run(common).await,
         Command::Openapi(args) => openapi::run(args),

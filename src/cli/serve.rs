@@ -166,6 +166,8 @@ impl Server {
         options.acquire_timeout = config.database.acquire_timeout;
         options.statement_timeout = config.database.statement_timeout;
         let database = Database::new(options);
+        // Whose tokens are valid here.
+        database.books_fetch().await.context("cannot read the database's identity")?;
         let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
         lifecycle.spawn_on_thread("writer", writing)?;

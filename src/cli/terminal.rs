@@ -1,7 +1,7 @@
 //! What a command says to the person or the script that runs it. Nothing else in this crate
 //! prints, so that a terminal that is gone, or a disk that is full, has one answer.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufRead, ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,6 +26,17 @@ pub fn printed(written: io::Result<()>) -> anyhow::Result<()> {
 /// Prints where a server can be reached. If that is lost nobody finds it, so it is asked to end.
 pub fn announce(text: &str, lifecycle: &Lifecycle) -> anyhow::Result<()> {
     print(text).inspect_err(|_| lifecycle.end())
+}
+
+/// What somebody at a terminal answers; `None` where nobody can.
+pub fn ask(question: &str) -> anyhow::Result<Option<String>> {
+    if !io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    write!(io::stderr(), "{question} ").context("cannot write to standard error")?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
+    Ok(Some(answer.trim().to_owned()))
 }
 
 /// Says on standard error why a command failed. Where even that cannot be written the exit code

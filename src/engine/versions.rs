@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::shop::AccountId;
-use crate::storage::Database;
+use crate::storage::{Database, Known};
 
 /// Questions that may wait at once, and those that are answered by one statement.
 const WAITING: usize = 1024;
@@ -21,7 +21,7 @@ pub struct Versions {
 #[derive(Debug)]
 struct Question {
     account: AccountId,
-    answer: oneshot::Sender<Option<i64>>,
+    answer: oneshot::Sender<Option<(Known, i64)>>,
 }
 
 /// The way to ask `database` for versions, and the reader to be run as a task. It takes
@@ -34,9 +34,10 @@ pub fn read_versions(database: Database) -> (Versions, impl Future<Output = ()> 
 
 impl Versions {
     /// The version of `account`, read after this was called: see
-    /// [`Info::version`](crate::storage::Info::version). `None` if there is no such account,
-    /// or no telling: too many ask, or the database does not answer.
-    pub async fn read(&self, account: AccountId) -> Option<i64> {
+    /// [`Info::version`](crate::storage::Info::version); with it, of which books it is. `None`
+    /// if there is no such account, or no telling: too many ask, the database does not answer,
+    /// or these are not the books they were.
+    pub async fn read(&self, account: AccountId) -> Option<(Known, i64)> {
         let (answer, answered) = oneshot::channel();
         self.questions.try_send(Question { account, answer }).ok()?;
         answered.await.ok()?
@@ -49,13 +50,18 @@ async fn answer_all(database: Database, mut waiting: mpsc::Receiver<Question>) {
         let mut accounts: Vec<AccountId> = questions.iter().map(|it| it.account).collect();
         accounts.sort_unstable();
         accounts.dedup();
-        let versions = database.versions_fetch(accounts).await.unwrap_or_else(|error| {
+        let known = database.known();
+        let versions = match known.books {
+            Some(books) => database.versions_fetch(books.id, accounts).await,
+            None => Ok(HashMap::new()),
+        };
+        let versions = versions.unwrap_or_else(|error| {
             tracing::debug!(%error, "cannot read versions");
             HashMap::new()
         });
         for Question { account, answer } in questions.drain(..) {
             // The client may have hung up meanwhile.
-            let _ = answer.send(versions.get(&account).copied());
+            let _ = answer.send(versions.get(&account).map(|version| (known, *version)));
         }
     }
 }

@@ -10,9 +10,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::password::{Password, Place};
-use crate::auth::token::Identity;
 use crate::shop::ledger::{Command, Receipt, Refusal};
-use crate::shop::{AccountId, Username};
+use crate::shop::{Owner, Username};
 use crate::storage::Credentials;
 
 use super::Shop;
@@ -50,8 +49,8 @@ pub async fn auth(
     let username = Username::parse(&request.username)?;
     let password = Password::parse(request.password)?;
 
-    let account = match recall(&shop, &username, &password).await? {
-        Some(account) => account,
+    let owner = match recall(&shop, &username, &password).await? {
+        Some(owner) => owner,
         None => {
             // Before any connection: those who cannot be hashed for must not hold one.
             let mut place = shop.hasher.place()?;
@@ -65,7 +64,7 @@ pub async fn auth(
     };
 
     let now = SystemTime::UNIX_EPOCH.elapsed().map_err(|_| ApiError::Internal)?;
-    let token = shop.tokens.issue(&Identity { account, username }, now);
+    let token = shop.tokens.issue(&owner, now);
     Ok(Json(AuthResponse { token }))
 }
 
@@ -74,12 +73,12 @@ async fn recall(
     shop: &Shop,
     username: &Username,
     password: &Password,
-) -> Result<Option<AccountId>, ApiError> {
+) -> Result<Option<Owner>, ApiError> {
     let Some(proven) = shop.proofs.recall(username, password) else {
         return Ok(None);
     };
     let credentials = shop.database.credentials_fetch(username).await?;
-    Ok(credentials.filter(|it| *it.password_hash == *proven).map(|it| it.account))
+    Ok(credentials.filter(|it| *it.password_hash == *proven).map(|it| it.owner))
 }
 
 async fn log_in(
@@ -88,12 +87,12 @@ async fn log_in(
     username: &Username,
     password: &Password,
     credentials: Credentials,
-) -> Result<AccountId, ApiError> {
+) -> Result<Owner, ApiError> {
     if !place.verify(password, credentials.password_hash.clone()).await {
         return Err(ApiError::WrongPassword);
     }
     shop.proofs.remember(username, password, &credentials.password_hash);
-    Ok(credentials.account)
+    Ok(credentials.owner)
 }
 
 async fn sign_up(
@@ -101,11 +100,14 @@ async fn sign_up(
     place: &mut Place,
     username: &Username,
     password: &Password,
-) -> Result<AccountId, ApiError> {
+) -> Result<Owner, ApiError> {
     let password_hash = place.hash(password).await;
     let command = Command::OpenAccount { username: username.clone(), password_hash };
     match shop.engine.submit(command).await?.result {
-        Ok(Receipt::Opened(account)) => Ok(account),
+        Ok(Receipt::Opened(account)) => {
+            let books = shop.database.books().ok_or(ApiError::Internal)?.id;
+            Ok(Owner { account, username: username.clone(), books })
+        }
         // Somebody was quicker: this is a login like any other.
         Err(Refusal::UsernameTaken) => {
             let credentials = shop.database.credentials_fetch(username).await?;

@@ -23,7 +23,7 @@ use super::extract::{Admitted, Authenticated, KeyHeader, OptionalKey};
 pub async fn buy(
     State(shop): State<Arc<Shop>>,
     _: Admitted,
-    Authenticated(identity): Authenticated,
+    Authenticated(by): Authenticated,
     key: OptionalKey,
     item: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -32,7 +32,7 @@ pub async fn buy(
     let action =
         ItemName::parse(&text).map(|item| Action::Purchase { item }).ok_or(Refusal::UnknownItem);
     let key = key.with_fingerprint(&[b"buy", text.as_bytes()]);
-    place(&shop, Order { by: identity.account, action, key }).await
+    place(&shop, Order { by, action, key }).await
 }
 
 /// Buy an item: the same as GET.

@@ -11,22 +11,28 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
-use crate::auth::token::Identity;
-use crate::shop::{Fingerprint, IdempotencyKey};
+use crate::shop::{Fingerprint, IdempotencyKey, Owner};
 use crate::web::bearer::Shown;
 
 use super::Shop;
 use super::error::ApiError;
 
-/// Whoever the request's bearer token speaks for.
-pub struct Authenticated(pub Identity);
+/// Whoever the request's bearer token speaks for. Whether the account is theirs, the statement
+/// or the batch that it is wanted for finds out.
+pub struct Authenticated(pub Owner);
 
 impl FromRequestParts<Arc<Shop>> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, ApiError> {
         let token = Shown::by(&parts.headers).token().ok_or(ApiError::Unauthorized)?;
-        Ok(Authenticated(shop.tokens.verify(token)?))
+        let claim = shop.tokens.verify(token)?;
+        if let Some(owner) = shop.database.books().and_then(|books| claim.owner(&books)) {
+            return Ok(Authenticated(owner));
+        }
+        // Another replica may have issued it, and know that the identity is another one now.
+        let books = shop.database.books_fetch().await?;
+        claim.owner(&books).map(Authenticated).ok_or(ApiError::Unauthorized)
     }
 }
 

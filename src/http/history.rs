@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::shop::AccountId;
+use crate::shop::Owner;
 use crate::storage::{Movement, MovementKind, Summary, Total};
 use crate::web::query::digits;
 
@@ -156,7 +156,7 @@ enum PurchaseType {
 )]
 pub async fn history(
     State(shop): State<Arc<Shop>>,
-    Authenticated(identity): Authenticated,
+    Authenticated(owner): Authenticated,
     query: Result<Query<HistoryQuery>, QueryRejection>,
 ) -> Result<Json<HistoryResponse>, ApiError> {
     let bad_query = "limit must be a number from 1 to 100, cursor a nextCursor of this API";
@@ -171,9 +171,9 @@ pub async fn history(
         None => Cursor::NEWEST,
     };
 
-    let page = shop.database.history_page_fetch(identity.account, before.0, limit).await?;
+    let page = shop.database.history_page_fetch(&owner, before.0, limit).await?;
     if page.movements.is_empty() {
-        make_sure_of(&shop, identity.account).await?;
+        make_sure_of(&shop, &owner).await?;
     }
     let last = page.movements.last().filter(|_| page.more);
     Ok(Json(HistoryResponse {
@@ -216,18 +216,18 @@ pub struct SentTotal {
 )]
 pub async fn summary(
     State(shop): State<Arc<Shop>>,
-    Authenticated(identity): Authenticated,
+    Authenticated(owner): Authenticated,
 ) -> Result<Json<SummaryResponse>, ApiError> {
-    let summary = shop.database.history_summary_fetch(identity.account, MAX_LIMIT).await?;
+    let summary = shop.database.history_summary_fetch(&owner, MAX_LIMIT).await?;
     if summary == Summary::default() {
-        make_sure_of(&shop, identity.account).await?;
+        make_sure_of(&shop, &owner).await?;
     }
     Ok(Json(summary.into()))
 }
 
 /// Nothing to show may mean that there is nobody to show it to.
-async fn make_sure_of(shop: &Shop, account: AccountId) -> Result<(), ApiError> {
-    match shop.database.account_exists(account).await? {
+async fn make_sure_of(shop: &Shop, owner: &Owner) -> Result<(), ApiError> {
+    match shop.database.account_exists(owner).await? {
         true => Ok(()),
         false => Err(ApiError::Unauthorized),
     }

@@ -13,8 +13,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::engine::Versions;
-use crate::shop::AccountId;
-use crate::storage::Info;
+use crate::shop::{AccountId, Owner, Username};
+use crate::storage::{Info, Known};
 
 use super::Shop;
 use super::error::{ApiError, CommonErrors};
@@ -70,7 +70,8 @@ pub struct SentCoins<'info> {
 }
 
 /// Answers of `GET /api/info` that this replica gave, in a bounded part of its memory. One is
-/// given again only after the database said that the account is still at the same version.
+/// given again only to the same owner, after the database said that it is still the same one and
+/// the account still at the same version.
 pub struct Infos {
     answers: Cache<AccountId, Given, Size>,
     versions: Versions,
@@ -80,6 +81,8 @@ pub struct Infos {
 
 #[derive(Clone)]
 struct Given {
+    owner: Username,
+    known: Known,
     version: i64,
     body: Bytes,
 }
@@ -99,20 +102,25 @@ impl Infos {
     }
 
     /// What was answered before, if the account is still as it was then.
-    async fn recall(&self, account: AccountId) -> Option<Bytes> {
-        let given = self.answers.get(&account)?;
-        let version = self.versions.read(account).await?;
-        (version == given.version).then(|| {
+    async fn recall(&self, owner: &Owner) -> Option<Bytes> {
+        let given = self.answers.get(&owner.account)?;
+        if given.owner != owner.username || !given.known.is_of(owner.books) {
+            return None;
+        }
+        let now = self.versions.read(owner.account).await?;
+        (now == (given.known, given.version)).then(|| {
             self.recalled.increment(1);
             given.body
         })
     }
 
-    fn remember(&self, account: AccountId, info: &Info) -> Bytes {
+    /// Remembers the answer that `info` makes, which was read after `known` was.
+    fn remember(&self, owner: Owner, known: Known, info: &Info) -> Bytes {
         self.read.increment(1);
         let body = serde_json::to_vec(&InfoResponse::from(info)).expect("plain data is JSON");
         let body = Bytes::from(body);
-        self.answers.insert(account, Given { version: info.version, body: body.clone() });
+        let (version, owner, account) = (info.version, owner.username, owner.account);
+        self.answers.insert(account, Given { owner, known, version, body: body.clone() });
         body
     }
 }
@@ -130,14 +138,14 @@ impl Weighter<AccountId, Given> for Size {
 )]
 pub async fn info(
     State(shop): State<Arc<Shop>>,
-    Authenticated(identity): Authenticated,
+    Authenticated(owner): Authenticated,
 ) -> Result<impl IntoResponse, ApiError> {
-    let account = identity.account;
-    let body = match shop.infos.recall(account).await {
+    let body = match shop.infos.recall(&owner).await {
         Some(body) => body,
         None => {
-            let info = shop.database.info_fetch(account, shop.history_limit.into()).await?;
-            shop.infos.remember(account, &info.ok_or(ApiError::Unauthorized)?)
+            let known = shop.database.known();
+            let info = shop.database.info_fetch(&owner, shop.history_limit.into()).await?;
+            shop.infos.remember(owner, known, &info.ok_or(ApiError::Unauthorized)?)
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], body))

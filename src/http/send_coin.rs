@@ -37,7 +37,7 @@ pub struct SendCoinRequest {
 pub async fn send_coin(
     State(shop): State<Arc<Shop>>,
     _: Admitted,
-    Authenticated(identity): Authenticated,
+    Authenticated(by): Authenticated,
     key: OptionalKey,
     Body(body): Body,
 ) -> Result<Response, ApiError> {
@@ -50,7 +50,7 @@ pub async fn send_coin(
         ]),
         _ => key.with_fingerprint(&[b"sendCoin", &body]),
     };
-    place(&shop, Order { by: identity.account, action, key }).await
+    place(&shop, Order { by, action, key }).await
 }
 
 fn parse(body: &[u8]) -> Result<Action, Refusal> {

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{
-    AccountId, Amount, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, STARTING_COINS,
-    Username,
+    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Owner,
+    STARTING_COINS, Username,
 };
 
 /// One thing asked of the ledger.
@@ -30,8 +30,8 @@ pub enum Command {
 /// What somebody who is logged in asks for.
 #[derive(Clone, Debug)]
 pub struct Order {
-    /// Who pays, as the token says; refused if there is no such account.
-    pub by: AccountId,
+    /// Who pays, as the token says; refused unless the books say so too.
+    pub by: Owner,
     /// The action, or the refusal that its request met before it got here: a refusal with
     /// an idempotency key is remembered like any other.
     pub action: Result<Action, Refusal>,
@@ -81,7 +81,8 @@ pub enum Refusal {
     /// An account is to be opened under a name that has one.
     #[error("this username is taken")]
     UsernameTaken,
-    /// Whoever orders has no balance; not remembered, even with a key.
+    /// Whoever orders has no account in these books, or it is another's; not remembered, even
+    /// with a key.
     #[error("the account of this token does not exist")]
     UnknownAccount,
     /// The key is remembered, with another fingerprint.
@@ -115,6 +116,10 @@ pub enum Refusal {
 /// The rows that a batch touches, as its transaction read them.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// Which books the rows are from.
+    pub books: Option<BooksId>,
+    /// Names of the accounts that orders come from.
+    pub owners: HashMap<AccountId, Username>,
     /// Balances of everybody who orders or is sent coins.
     pub balances: HashMap<AccountId, Coins>,
     /// Accounts of the usernames that the batch mentions, where there is one.
@@ -192,17 +197,20 @@ pub enum Destination {
 ///
 /// ```
 /// use merch_store::shop::ledger::{Action, Command, Ledger, Order, Refusal, execute};
-/// use merch_store::shop::{AccountId, Amount, Coins, ItemId, ItemName};
+/// use merch_store::shop::{AccountId, Amount, BooksId, Coins, ItemId, ItemName, Owner, Username};
 ///
-/// let alice = AccountId(1);
+/// let (alice, books) = (AccountId(1), BooksId(uuid::Uuid::from_u128(1)));
+/// let username = Username::parse("alice").unwrap();
 /// let (cup, price) = (ItemName::parse("cup").unwrap(), Amount::new(20).unwrap());
 /// let ledger = Ledger {
+///     books: Some(books),
+///     owners: [(alice, username.clone())].into(),
 ///     balances: [(alice, Coins::new(30).unwrap())].into(),
 ///     merch: [(cup.clone(), (ItemId(2), price))].into(),
 ///     ..Ledger::default()
 /// };
 /// let buy_a_cup = Command::Order(Order {
-///     by: alice,
+///     by: Owner { account: alice, username, books },
 ///     action: Ok(Action::Purchase { item: cup }),
 ///     key: None,
 /// });
@@ -238,6 +246,7 @@ fn open_account(
     }
     let id = ledger.reserved[username];
     ledger.accounts.insert(username.clone(), id);
+    ledger.owners.insert(id, username.clone());
     ledger.balances.insert(id, STARTING_COINS.into());
     changes.opened.push(Opened {
         id,
@@ -249,11 +258,14 @@ fn open_account(
 }
 
 fn place(ledger: &mut Ledger, changes: &mut Changes, order: &Order) -> Answer {
-    let Some(&held) = ledger.balances.get(&order.by) else {
+    let by = order.by.account;
+    let is_owner =
+        ledger.books == Some(order.by.books) && ledger.owners.get(&by) == Some(&order.by.username);
+    let Some(held) = ledger.balances.get(&by).copied().filter(|_| is_owner) else {
         return Answer { result: Err(Refusal::UnknownAccount), replayed: false };
     };
     let known = order.key.as_ref().and_then(|(key, fingerprint)| {
-        let remembered = ledger.keys.get(&(order.by, key.clone()))?;
+        let remembered = ledger.keys.get(&(by, key.clone()))?;
         Some((remembered, remembered.fingerprint == *fingerprint))
     });
     match known {
@@ -268,15 +280,13 @@ fn place(ledger: &mut Ledger, changes: &mut Changes, order: &Order) -> Answer {
 
     let outcome = match &order.action {
         Err(refusal) => Err(*refusal),
-        Ok(Action::Purchase { item }) => purchase(ledger, changes, order.by, held, item),
-        Ok(Action::Transfer { to, amount }) => {
-            transfer(ledger, changes, order.by, held, to, *amount)
-        }
+        Ok(Action::Purchase { item }) => purchase(ledger, changes, by, held, item),
+        Ok(Action::Transfer { to, amount }) => transfer(ledger, changes, by, held, to, *amount),
     };
     if let Some((key, fingerprint)) = &order.key {
         let remembered = Remembered { fingerprint: *fingerprint, outcome };
-        ledger.keys.insert((order.by, key.clone()), remembered);
-        changes.remembered.push((order.by, key.clone(), remembered));
+        ledger.keys.insert((by, key.clone()), remembered);
+        changes.remembered.push((by, key.clone(), remembered));
     }
     Answer { result: outcome.map(|()| Receipt::Moved), replayed: false }
 }

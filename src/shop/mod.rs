@@ -7,11 +7,13 @@ mod coins;
 mod idempotency;
 mod item;
 pub mod ledger;
+mod owner;
 mod username;
 
 pub use coins::{Amount, Coins, STARTING_COINS};
 pub use idempotency::{Fingerprint, IdempotencyKey, InvalidIdempotencyKey};
 pub use item::{CATALOGUE, ItemName};
+pub use owner::{Books, BooksId, Owner};
 pub use username::{InvalidUsername, Username};
 
 /// An account's number in the database (`users.id`), at least 1.

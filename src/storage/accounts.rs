@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::shop::{AccountId, Username};
+use uuid::Uuid;
+
+use crate::shop::{AccountId, BooksId, Owner, Username};
 
 use super::{Database, StorageError};
 
@@ -10,7 +12,7 @@ use super::{Database, StorageError};
 #[derive(Clone)]
 pub struct Credentials {
     /// Whose password it is.
-    pub account: AccountId,
+    pub owner: Owner,
     /// A PHC string.
     pub password_hash: String,
 }
@@ -22,18 +24,28 @@ impl Database {
         username: &Username,
     ) -> Result<Option<Credentials>, StorageError> {
         let username = username.clone();
-        let row: Option<(i64, String)> = self
+        let row: Option<(i64, String, String, Uuid)> = self
             .run(move |connection| {
                 let username = username.clone();
                 Box::pin(async move {
-                    sqlx::query_as("SELECT id, password_hash FROM users WHERE username = $1")
-                        .bind(username.as_str())
-                        .fetch_optional(connection)
-                        .await
+                    sqlx::query_as(
+                        "SELECT users.id, username, password_hash, identity.id
+                         FROM users, identity
+                         WHERE username = $1 AND table_oid = identity.tableoid",
+                    )
+                    .bind(username.as_str())
+                    .fetch_optional(connection)
+                    .await
                 })
             })
             .await?;
-        Ok(row.map(|(id, password_hash)| Credentials { account: AccountId(id), password_hash }))
+        let Some((id, username, password_hash, books)) = row else { return Ok(None) };
+        let owner = Owner {
+            account: AccountId(id),
+            username: stored(id, &username)?,
+            books: BooksId(books),
+        };
+        Ok(Some(Credentials { owner, password_hash }))
     }
 
     /// The names of the accounts with these numbers, in the same order; the database is asked
@@ -42,15 +54,18 @@ impl Database {
         &self,
         accounts: Vec<i64>,
     ) -> Result<Vec<Username>, StorageError> {
-        let known: Vec<Option<Username>> =
-            accounts.iter().map(|account| self.names().username(AccountId(*account))).collect();
+        let known = self.known();
+        let remembered: Vec<Option<Username>> = accounts
+            .iter()
+            .map(|account| self.names().username(known, AccountId(*account)))
+            .collect();
         let mut unknown: Vec<i64> = accounts
             .iter()
-            .zip(&known)
+            .zip(&remembered)
             .filter_map(|(account, name)| name.is_none().then_some(*account))
             .collect();
         if unknown.is_empty() {
-            return Ok(known.into_iter().flatten().collect());
+            return Ok(remembered.into_iter().flatten().collect());
         }
         unknown.sort_unstable();
         unknown.dedup();
@@ -67,29 +82,42 @@ impl Database {
             .await?;
         let mut read = HashMap::with_capacity(rows.len());
         for (id, username) in rows {
-            let username = Username::parse(&username)
-                .map_err(|error| StorageError::Unexpected(format!("user {id}: {error}")))?;
-            self.names().remember(AccountId(id), &username);
+            let username = stored(id, &username)?;
+            self.names().remember(known, AccountId(id), &username);
             read.insert(id, username);
         }
-        let name = |(account, known): (i64, Option<Username>)| {
-            known.or_else(|| read.get(&account).cloned()).ok_or_else(|| {
+        let name = |(account, remembered): (i64, Option<Username>)| {
+            remembered.or_else(|| read.get(&account).cloned()).ok_or_else(|| {
                 StorageError::Unexpected(format!("user {account} has history but no name"))
             })
         };
-        accounts.into_iter().zip(known).map(name).collect()
+        accounts.into_iter().zip(remembered).map(name).collect()
     }
 
-    /// Whether there is such an account.
-    pub async fn account_exists(&self, account: AccountId) -> Result<bool, StorageError> {
+    /// Whether the account is there and is this owner's.
+    pub async fn account_exists(&self, owner: &Owner) -> Result<bool, StorageError> {
+        let owner = owner.clone();
         self.run(move |connection| {
+            let owner = owner.clone();
             Box::pin(async move {
-                sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)")
-                    .bind(account.0)
-                    .fetch_one(connection)
-                    .await
+                sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT 1 FROM users, identity
+                     WHERE users.id = $1 AND username = $2
+                     AND identity.id = $3 AND table_oid = identity.tableoid)",
+                )
+                .bind(owner.account.0)
+                .bind(owner.username.as_str())
+                .bind(owner.books.0)
+                .fetch_one(connection)
+                .await
             })
         })
         .await
     }
+}
+
+/// The name in a row of `users`.
+fn stored(id: i64, username: &str) -> Result<Username, StorageError> {
+    Username::parse(username)
+        .map_err(|error| StorageError::Unexpected(format!("user {id}: {error}")))
 }

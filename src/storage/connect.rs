@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::watch;
 
 use super::StorageError;
-use super::names::Names;
+use super::names::{Known, Names};
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone, Debug)]
@@ -110,6 +110,11 @@ impl Database {
     /// What is known of accounts without asking.
     pub(super) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// Since when what is remembered of this database may be believed.
+    pub fn known(&self) -> Known {
+        self.names.known()
     }
 
     /// What the pool was made from.

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::shop::AccountId;
+use crate::shop::Owner;
 
 use super::{Database, StorageError};
 
@@ -75,18 +75,21 @@ pub struct Total {
 }
 
 impl Database {
-    /// At most `limit` movements of `account` older than movement `before`.
+    /// At most `limit` movements of the account of `owner` older than movement `before`; none
+    /// if it is not theirs.
     pub async fn history_page_fetch(
         &self,
-        account: AccountId,
+        owner: &Owner,
         before: i64,
         limit: u16,
     ) -> Result<Page, StorageError> {
         // Each branch reads its own index backwards and stops after a page.
         let one_more = i64::from(limit) + 1;
         type Row = (i64, i16, Option<String>, i64, OffsetDateTime);
+        let owner = owner.clone();
         let rows: Vec<Row> = self
             .run(move |connection| {
+                let owner = owner.clone();
                 Box::pin(async move {
                     sqlx::query_as(
                         "SELECT id, kind, CASE kind
@@ -111,11 +114,16 @@ impl Database {
                           FROM history WHERE from_id = $1 AND to_id IS NULL AND id < $2
                           ORDER BY id DESC LIMIT $3)
                      ) AS movement
+                     WHERE EXISTS (SELECT 1 FROM users, identity
+                                   WHERE users.id = $1 AND username = $4
+                                   AND identity.id = $5 AND table_oid = identity.tableoid)
                      ORDER BY id DESC LIMIT $3",
                     )
-                    .bind(account.0)
+                    .bind(owner.account.0)
                     .bind(before)
                     .bind(one_more)
+                    .bind(owner.username.as_str())
+                    .bind(owner.books.0)
                     .fetch_all(connection)
                     .await
                 })
@@ -141,17 +149,22 @@ impl Database {
     }
 
     /// The `limit` counterparties with the largest totals, each way, of the newest million of
-    /// `account`'s transfers. Costs as much as there are of those.
+    /// `owner`'s transfers; none if the account is not theirs. Costs as much as there are of
+    /// those.
     pub async fn history_summary_fetch(
         &self,
-        account: AccountId,
+        owner: &Owner,
         limit: u16,
     ) -> Result<Summary, StorageError> {
+        let owner = owner.clone();
         let rows: Vec<(bool, String, i64, i64)> = self
-            .run(move |connection| Box::pin(async move {
-                // Coins that went back and forth may add up to more than they are.
-                sqlx::query_as(
-                    "(SELECT true, username, amount, transfers
+            .run(move |connection| {
+                let owner = owner.clone();
+                Box::pin(async move {
+                    // Coins that went back and forth may add up to more than they are.
+                    sqlx::query_as(
+                        "SELECT * FROM (
+                     (SELECT true, username, amount, transfers
                       FROM (SELECT from_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
                             FROM (SELECT from_id, amount FROM history
                                   WHERE to_id = $1 AND from_id IS NOT NULL
@@ -166,14 +179,21 @@ impl Database {
                                   ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY to_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = to_id)
+                     ) AS total
+                     WHERE EXISTS (SELECT 1 FROM users, identity
+                                   WHERE users.id = $1 AND username = $4
+                                   AND identity.id = $5 AND table_oid = identity.tableoid)
                      ORDER BY 3 DESC, 2",
-                )
-                .bind(account.0)
-                .bind(i64::from(limit))
-                .bind(SUMMARISED)
-                .fetch_all(connection)
-                .await
-            }))
+                    )
+                    .bind(owner.account.0)
+                    .bind(i64::from(limit))
+                    .bind(SUMMARISED)
+                    .bind(owner.username.as_str())
+                    .bind(owner.books.0)
+                    .fetch_all(connection)
+                    .await
+                })
+            })
             .await?;
 
         let mut summary = Summary::default();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::shop::{AccountId, Username};
+use crate::shop::{AccountId, BooksId, Owner, Username};
 
 use super::{Database, StorageError};
 
@@ -23,23 +23,25 @@ pub struct Info {
 }
 
 impl Database {
-    /// What `account` holds, owns, received and sent, at most `history_limit` transfers
-    /// each way; `None` if there is no such account.
+    /// What the account of `owner` holds, owns, received and sent, at most `history_limit`
+    /// transfers each way; `None` if it is not there, or not theirs.
     pub async fn info_fetch(
         &self,
-        account: AccountId,
+        owner: &Owner,
         history_limit: i64,
     ) -> Result<Option<Info>, StorageError> {
         // One row with columns of lists: half the work of two hundred rows, on either side.
         type Row = (i64, i64, Vec<String>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>);
+        let owner = owner.clone();
         let row: Option<Row> = self
             .run(move |connection| {
+                let owner = owner.clone();
                 Box::pin(async move {
                     sqlx::query_as(
                         "SELECT coins, version, coalesce(items, '{}'), coalesce(quantities, '{}'),
                                 coalesce(senders, '{}'), coalesce(received, '{}'),
                                 coalesce(recipients, '{}'), coalesce(sent, '{}')
-                         FROM balance,
+                         FROM identity, users, balance,
                          (SELECT array_agg(name ORDER BY item_id), array_agg(quantity ORDER BY item_id)
                           FROM inventory JOIN merch ON merch.id = item_id
                           WHERE user_id = $1) AS owned (items, quantities),
@@ -51,10 +53,13 @@ impl Database {
                           FROM (SELECT id, to_id, amount
                                 FROM history WHERE from_id = $1 AND item_id IS NULL
                                 ORDER BY id DESC LIMIT $2) AS newest) AS given (recipients, sent)
-                         WHERE balance.user_id = $1",
+                         WHERE balance.user_id = $1 AND users.id = $1 AND username = $3
+                         AND identity.id = $4 AND table_oid = identity.tableoid",
                     )
-                    .bind(account.0)
+                    .bind(owner.account.0)
                     .bind(history_limit)
+                    .bind(owner.username.as_str())
+                    .bind(owner.books.0)
                     .fetch_optional(connection)
                     .await
                 })
@@ -75,9 +80,10 @@ impl Database {
         }))
     }
 
-    /// The versions of `accounts`, of those that exist: see [`Info::version`].
+    /// The versions of `accounts` in `books`, of those that exist: see [`Info::version`].
     pub async fn versions_fetch(
         &self,
+        books: BooksId,
         accounts: Vec<AccountId>,
     ) -> Result<HashMap<AccountId, i64>, StorageError> {
         let accounts: Vec<i64> = accounts.into_iter().map(|account| account.0).collect();
@@ -85,10 +91,14 @@ impl Database {
             .run(move |connection| {
                 let accounts = accounts.clone();
                 Box::pin(async move {
-                    sqlx::query_as("SELECT user_id, version FROM balance WHERE user_id = ANY($1)")
-                        .bind(accounts)
-                        .fetch_all(connection)
-                        .await
+                    sqlx::query_as(
+                        "SELECT user_id, version FROM balance WHERE user_id = ANY($1)
+                         AND $2 = (SELECT id FROM identity WHERE table_oid = identity.tableoid)",
+                    )
+                    .bind(accounts)
+                    .bind(books.0)
+                    .fetch_all(connection)
+                    .await
                 })
             })
             .await?;

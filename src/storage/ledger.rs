@@ -1,13 +1,15 @@
 //! The statements of a batch: what it reads, the accounts that it opens, what else it writes.
 
+use uuid::Uuid;
+
 use crate::shop::ledger::{
     Action, Changes, Command, Destination, Ledger, Order, Refusal, Remembered,
 };
 use crate::shop::{
-    AccountId, Amount, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Username,
+    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Username,
 };
 
-use super::names::Names;
+use super::names::{Known, Names};
 use super::{StorageError, Transaction};
 
 /// `outcome` of an idempotency key whose request was carried out.
@@ -19,8 +21,9 @@ impl Transaction<'_> {
     pub async fn ledger_fetch(&mut self, commands: &[Command]) -> Result<Ledger, StorageError> {
         let mut ledger = Ledger::default();
         let names = self.writer.names.clone();
-        let mentioned = Mentioned::by(commands, &names, &mut ledger);
-        // kind, id, number, name, fingerprint, outcome: one shape for all five reads.
+        let known = names.known();
+        let mentioned = Mentioned::by(commands, known, &names, &mut ledger);
+        // kind, id, number, name, fingerprint, outcome: one shape for all six reads.
         type Row = (i16, i64, i64, Option<String>, Option<Vec<u8>>, Option<String>);
         let rows: Vec<Row> = self
             .writer
@@ -45,7 +48,10 @@ impl Transaction<'_> {
                      SELECT 4::int2, nextval('users_id_seq'), 0, newcomer.username, NULL, NULL
                      FROM unnest($6::text[]) AS newcomer (username)
                      WHERE NOT EXISTS
-                       (SELECT 1 FROM users WHERE users.username = newcomer.username)",
+                       (SELECT 1 FROM users WHERE users.username = newcomer.username)
+                     UNION ALL
+                     SELECT 5::int2, 0, 0, NULL, uuid_send(id), NULL
+                     FROM identity WHERE table_oid = identity.tableoid",
                 )
                 .bind(&mentioned.accounts)
                 .bind(&mentioned.usernames)
@@ -66,7 +72,8 @@ impl Transaction<'_> {
                     ledger.balances.insert(account, coins);
                 }),
                 1 => username(name).zip(balance(number)).map(|(username, coins)| {
-                    names.remember(account, &username);
+                    names.remember(known, account, &username);
+                    ledger.owners.insert(account, username.clone());
                     ledger.accounts.insert(username, account);
                     ledger.balances.insert(account, coins);
                 }),
@@ -76,13 +83,19 @@ impl Transaction<'_> {
                 3 => remembered(name, fingerprint, outcome).map(|(key, remembered)| {
                     ledger.keys.insert((account, key), remembered);
                 }),
-                _ => username(name).map(|username| {
+                4 => username(name).map(|username| {
                     ledger.reserved.insert(username, account);
                 }),
+                _ => books(fingerprint).map(|books| ledger.books = Some(books)),
             };
             understood.ok_or_else(|| {
                 StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
             })?;
+        }
+        if ledger.books.is_none() || ledger.books != known.books.map(|books| books.id) {
+            // What was remembered, and is in the ledger now, was of others.
+            self.writer.leave();
+            return Err(StorageError::Unavailable("these are not the books they were".into()));
         }
         Ok(ledger)
     }
@@ -238,16 +251,22 @@ struct Mentioned<'batch> {
 
 impl<'batch> Mentioned<'batch> {
     /// Names that are known are not asked about: they go into `ledger` at once.
-    fn by(commands: &'batch [Command], names: &Names, ledger: &mut Ledger) -> Mentioned<'batch> {
+    fn by(
+        commands: &'batch [Command],
+        known: Known,
+        names: &Names,
+        ledger: &mut Ledger,
+    ) -> Mentioned<'batch> {
         let mut accounts = Vec::with_capacity(commands.len());
         let mut usernames = Vec::with_capacity(commands.len());
         let mut items = Vec::new();
         let mut keys = Vec::new();
         let mut newcomers = Vec::new();
+        let (known_accounts, owners) = (&mut ledger.accounts, &mut ledger.owners);
         let mut is_known = |username: &Username, accounts: &mut Vec<i64>| {
-            let Some(account) = names.account(username) else { return false };
+            let Some(account) = names.account(known, username) else { return false };
             accounts.push(account.0);
-            ledger.accounts.insert(username.clone(), account);
+            known_accounts.insert(username.clone(), account);
             true
         };
         for command in commands {
@@ -259,7 +278,14 @@ impl<'batch> Mentioned<'batch> {
                     }
                 }
                 Command::Order(Order { by, action, key }) => {
-                    accounts.push(by.0);
+                    match names.username(known, by.account) {
+                        Some(username) => {
+                            accounts.push(by.account.0);
+                            owners.insert(by.account, username);
+                        }
+                        // Asked for by name, as somebody who is sent coins.
+                        None => usernames.push(by.username.as_str()),
+                    }
                     match action {
                         Ok(Action::Transfer { to, .. }) => {
                             if !is_known(to, &mut accounts) {
@@ -269,7 +295,7 @@ impl<'batch> Mentioned<'batch> {
                         Ok(Action::Purchase { item }) => items.push(item.as_str()),
                         Err(_) => {}
                     }
-                    keys.extend(key.iter().map(|(key, _)| (by.0, key.as_str())));
+                    keys.extend(key.iter().map(|(key, _)| (by.account.0, key.as_str())));
                 }
             }
         }
@@ -297,6 +323,10 @@ fn balance(coins: i64) -> Option<Coins> {
 
 fn username(name: Option<&str>) -> Option<Username> {
     Username::parse(name?).ok()
+}
+
+fn books(id: Option<Vec<u8>>) -> Option<BooksId> {
+    Uuid::from_slice(&id?).ok().map(BooksId)
 }
 
 fn merch(id: i64, price: i64, name: Option<&str>) -> Option<(ItemName, ItemId, Amount)> {

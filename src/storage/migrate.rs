@@ -99,6 +99,28 @@ impl Migrations {
         Ok(status)
     }
 
+    /// How many people would lose what they have if everything were reverted.
+    pub async fn people(&mut self) -> Result<i64, StorageError> {
+        let there = sqlx::query_scalar("SELECT to_regclass('users') IS NOT NULL");
+        if !there.fetch_one(&mut self.connection).await? {
+            return Ok(0);
+        }
+        let people = sqlx::query_scalar("SELECT count(*) FROM users");
+        Ok(people.fetch_one(&mut self.connection).await?)
+    }
+
+    /// The other sessions of this program on the database, whichever role they have: a word a
+    /// session, by which an operator finds it.
+    pub async fn other_sessions(&mut self) -> Result<Vec<String>, StorageError> {
+        let sessions = sqlx::query_scalar(
+            "SELECT 'pid ' || pid || coalesce(' from ' || host(client_addr), '')
+             FROM pg_stat_activity
+             WHERE datname = current_database() AND pid <> pg_backend_pid()
+             AND application_name LIKE 'merch-store%' ORDER BY pid",
+        );
+        Ok(sessions.fetch_all(&mut self.connection).await?)
+    }
+
     /// Hangs up.
     pub async fn close(self) {
         // Everything is committed; a connection that cannot be closed politely is dropped.

@@ -1,41 +1,113 @@
-//! Names and numbers of accounts, remembered: neither ever changes, so what was read once
-//! need not be read again.
+//! What is remembered of the database: which one it is, and names and numbers of accounts,
+//! which never change there, so what was read once need not be read again.
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use quick_cache::sync::Cache;
 
-use crate::shop::{AccountId, Username};
+use crate::shop::{AccountId, Books, BooksId, Username};
 
-/// Accounts that are remembered, each way: about 10 MB of them.
+/// Accounts that are remembered, each way: about 12 MB of them.
 const CAPACITY: usize = 100_000;
 
-/// What is known of accounts that exist.
+/// What is known of accounts that exist. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Names {
-    by_name: Arc<Cache<Username, AccountId>>,
-    by_number: Arc<Cache<AccountId, Username>>,
+    now: Arc<ArcSwap<Known>>,
+    by_name: Arc<Cache<Username, (u64, AccountId)>>,
+    by_number: Arc<Cache<AccountId, (u64, Username)>>,
+}
+
+/// Since when what is remembered may be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// One more each time that everything was forgotten. Whatever is remembered carries the
+    /// one that was in force before it was read.
+    pub generation: u64,
+    /// The books that it is of; `None` before they were read.
+    pub books: Option<Books>,
+}
+
+impl Known {
+    /// Whether it is of these books.
+    pub fn is_of(&self, id: BooksId) -> bool {
+        self.books.is_some_and(|books| books.id == id)
+    }
 }
 
 impl Names {
     /// Nothing known yet.
     pub(super) fn new() -> Names {
-        Names { by_name: Arc::new(Cache::new(CAPACITY)), by_number: Arc::new(Cache::new(CAPACITY)) }
+        Names {
+            now: Arc::new(ArcSwap::from_pointee(Known { generation: 0, books: None })),
+            by_name: Arc::new(Cache::new(CAPACITY)),
+            by_number: Arc::new(Cache::new(CAPACITY)),
+        }
+    }
+
+    /// What may be believed now.
+    pub(super) fn known(&self) -> Known {
+        **self.now.load()
+    }
+
+    /// Takes note of which books these are; what is remembered of others is forgotten.
+    pub(super) fn learn(&self, books: Books) {
+        if self.known().books != Some(books) {
+            self.learn_anew(books);
+        }
+    }
+
+    /// The same, and forgets everything even if they are the same: a server that went away may
+    /// come back with what it held long ago.
+    pub(super) fn learn_anew(&self, books: Books) {
+        self.now.rcu(|known| Known { generation: known.generation + 1, books: Some(books) });
     }
 
     /// The account of this name, if it is known.
-    pub(super) fn account(&self, username: &Username) -> Option<AccountId> {
-        self.by_name.get(username)
+    pub(super) fn account(&self, known: Known, username: &Username) -> Option<AccountId> {
+        let (generation, account) = self.by_name.get(username)?;
+        (generation == known.generation).then_some(account)
     }
 
     /// The name of this account, if it is known.
-    pub(super) fn username(&self, account: AccountId) -> Option<Username> {
-        self.by_number.get(&account)
+    pub(super) fn username(&self, known: Known, account: AccountId) -> Option<Username> {
+        let (generation, username) = self.by_number.get(&account)?;
+        (generation == known.generation).then_some(username)
     }
 
-    /// Remembers what a committed row says.
-    pub(super) fn remember(&self, account: AccountId, username: &Username) {
-        self.by_name.insert(username.clone(), account);
-        self.by_number.insert(account, username.clone());
+    /// Remembers what a committed row says that was read after `known` was.
+    pub(super) fn remember(&self, known: Known, account: AccountId, username: &Username) {
+        self.by_name.insert(username.clone(), (known.generation, account));
+        self.by_number.insert(account, (known.generation, username.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_from_other_books_is_not_believed_even_if_it_comes_late() {
+        let books = |number| Books { id: BooksId(Uuid::from_u128(number)), renewed_at: None };
+        let (names, alice) = (Names::new(), Username::parse("alice").unwrap());
+        names.learn(books(1));
+        let before = names.known();
+        names.remember(before, AccountId(7), &alice);
+        names.learn(books(1));
+        assert_eq!(names.account(names.known(), &alice), Some(AccountId(7)));
+        assert_eq!(names.username(names.known(), AccountId(7)), Some(alice.clone()));
+
+        for forget in [|names: &Names, books| names.learn(books), Names::learn_anew] {
+            forget(&names, books(2));
+            // Read before, remembered after.
+            names.remember(before, AccountId(7), &alice);
+            assert_eq!(names.account(names.known(), &alice), None);
+            assert_eq!(names.username(names.known(), AccountId(7)), None);
+        }
+        names.remember(names.known(), AccountId(8), &alice);
+        assert_eq!(names.account(names.known(), &alice), Some(AccountId(8)));
     }
 }

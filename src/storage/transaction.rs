@@ -6,6 +6,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::error::ends_session;
+use super::identity::books_fetch;
 use super::names::Names;
 use super::{Database, DatabaseOptions, StorageError};
 
@@ -63,8 +64,10 @@ impl Writer {
             self.connection = None;
         }
         self.connection = Some(self.options.connect().await?);
-        // It may lead to another server than before.
+        // It may lead to another server than before, or to what that server held long ago.
         self.takes_turns = true;
+        let books = self.within_patience(books_fetch).await?;
+        self.names.learn_anew(books);
         Ok(())
     }
 
@@ -170,6 +173,12 @@ impl Writer {
             sqlx::raw_sql(sql).execute(connection).await.map(|_| ())
         })
         .await
+    }
+
+    /// Leaves a connection on which the database is not the one that it was: the next one finds
+    /// out which it is.
+    pub(super) fn leave(&mut self) {
+        self.connection = None;
     }
 
     /// Leaves whatever transaction was under way; if that fails, leaves the connection.

@@ -22,6 +22,7 @@ mod heads;
 mod health;
 mod history;
 mod idempotency;
+mod identity;
 mod info;
 mod limits;
 mod merch;

@@ -1,11 +1,14 @@
 //! The schema's way up, down and up again, and what `migrate` says of it.
 
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::Output;
+use std::process::{ExitStatus, Output};
 
 use futures::future::join_all;
 use merch_store::shop::CATALOGUE;
-use merch_store::storage::{MigrationState, Migrations};
+use merch_store::storage::{Audit, MigrationState, Migrations};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use sqlx::{AssertSqlSafe, Connection};
 
 use crate::support::process::command;
@@ -135,20 +138,24 @@ async fn a_catalogue_that_comes_back_finds_what_was_bought_from_it() {
     people[0].buys("cup").await.is_done();
     people[0].sends("user2", 30).await.is_done();
     people[1].buys("pink-hoody").await.is_done();
-    let before = [people[0].info().await, people[1].info().await, people[2].info().await];
+    let before = [people[0].info().await, people[1].info().await];
 
+    let database = shop.closes().await;
     let down_to_the_schema = (versions().len() - 1).to_string();
-    said(&migrate(&shop.database, &["down", "--count", &down_to_the_schema]).await, 0);
-    let left = catalogue(&shop.database).await;
+    said(&migrate(&database, &["down", "--yes", "--count", &down_to_the_schema]).await, 0);
+    let left = catalogue(&database).await;
     assert_eq!(left, [("cup".into(), 20), ("pink-hoody".into(), 500)], "what somebody owns stays");
-    shop.is_honest().await;
-    people[2].buys("pen").await.is_error(400, "unknown_item");
+    let audit = Audit::run(&database.options()).await.unwrap();
+    assert_eq!(audit.lies, []);
 
-    said(&migrate(&shop.database, &["up"]).await, 0);
-    assert_eq!(catalogue(&shop.database).await, ours());
+    said(&migrate(&database, &["up"]).await, 0);
+    assert_eq!(catalogue(&database).await, ours());
+    let shop = TestShop::on(database).await;
+    // The identity went down too: they are given new tokens.
+    let people = Bank::open(&shop.database, 3, 1000).await;
+    let people: Vec<_> = people.iter().map(|person| person.at(&shop.base)).collect();
     people[2].buys("pen").await.is_done();
-    assert_eq!(people[0].info().await, before[0]);
-    assert_eq!(people[1].info().await, before[1]);
+    assert_eq!([people[0].info().await, people[1].info().await], before);
     shop.is_honest().await;
 }
 
@@ -161,7 +168,7 @@ async fn a_used_shop_can_be_reverted_altogether_and_opened_anew() {
     shop.people[1].buys("cup").await.is_done();
     shop.stop().await;
 
-    let text = said(&migrate(&database, &["down", "--all"]).await, 0);
+    let text = said(&migrate(&database, &["down", "--all", "--yes"]).await, 0);
     let reverted: String =
         versions().into_iter().rev().map(|version| format!("reverted {version:04}\n")).collect();
     assert_eq!(text, reverted);
@@ -175,6 +182,88 @@ async fn a_used_shop_can_be_reverted_altogether_and_opened_anew() {
     shop.people[0].buys("cup").await.is_done();
     assert_eq!(shop.people[0].coins().await, 30);
     shop.stop().await;
+}
+
+#[tokio::test]
+async fn people_lose_what_they_have_only_if_that_is_meant() {
+    let shop = TestShop::open().await;
+    shop.logs_in("alice").await;
+    let (database, all) = (shop.closes().await, ["down", "--all"]);
+    let before = our_things(&database).await;
+    for arguments in [&["down"][..], &all, &["down", "--count", "1"]] {
+        let output = migrate(&database, arguments).await;
+        let error = String::from_utf8(output.stderr.clone()).unwrap();
+        assert_eq!(said(&output, 1), "");
+        assert!(error.contains("1 people") && error.contains("--yes"), "{error}");
+        assert!(error.contains(database.name()), "{error}");
+        assert_eq!(our_things(&database).await, before);
+    }
+
+    for (answer, exit_code) in [("no\n", 1), ("\n", 1), ("yess\n", 1), ("\u{4}", 1), ("yes\n", 0)] {
+        assert_eq!(our_things(&database).await, before, "before {answer:?}");
+        let (ended, shown) = at_a_terminal(&database, &all, answer).await;
+        assert_eq!(ended.code(), Some(exit_code), "{answer:?}: {shown}");
+        assert!(shown.contains("Type yes"), "{shown}");
+    }
+    assert_eq!(our_things(&database).await, [""; 0]);
+}
+
+/// Runs `migrate` at a terminal where somebody types `answer`: how it ends, and what is shown.
+async fn at_a_terminal(
+    database: &TestDatabase,
+    arguments: &[&str],
+    answer: &str,
+) -> (ExitStatus, String) {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+    let open = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
+    let mut ours = File::from(terminal);
+    let mut child = {
+        let mut all = vec!["migrate"];
+        all.extend(arguments);
+        all.extend(["--database-url", database.url().as_str()]);
+        let mut command = command(&all);
+        command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap()
+    };
+    ours.write_all(answer.as_bytes()).unwrap();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut shown = Vec::new();
+        // A terminal that nobody holds open any longer is an error to read from.
+        let _ = ours.read_to_end(&mut shown);
+        String::from_utf8_lossy(&shown).into_owned()
+    });
+    (child.wait().await.unwrap(), reading.await.unwrap())
+}
+
+#[tokio::test]
+async fn nothing_is_reverted_under_a_shop_that_is_connected() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    // And a role that sees little of others' sessions.
+    let role = shop.database.name();
+    shop.database.execute(&format!("CREATE ROLE {role}")).await;
+    let mut url = shop.database.url().clone();
+    url.query_pairs_mut().append_pair("options[role]", role);
+    for url in [shop.database.url(), &url] {
+        for arguments in [&["down", "--yes"][..], &["down", "--all", "--yes"], &["down"]] {
+            let mut all = vec!["migrate", "--database-url", url.as_str()];
+            all.extend(arguments);
+            let output = command(&all).output().await.unwrap();
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let error = String::from_utf8(output.stderr).unwrap();
+            assert!(
+                error.contains("merch-store is connected") && error.contains("pid "),
+                "{error}"
+            );
+        }
+    }
+    alice.buys("pen").await.is_done();
+
+    let database = shop.closes().await;
+    said(&migrate(&database, &["down", "--yes"]).await, 0);
+    database.execute(&format!("DROP ROLE {}", database.name())).await;
 }
 
 #[tokio::test]

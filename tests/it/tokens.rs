@@ -2,31 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey};
+use jsonwebtoken::Algorithm;
 use reqwest::Method;
 use reqwest::header::HeaderValue;
 use serde_json::{Value, json};
 
 use crate::support::shop::SECRET;
+use crate::support::token::{Draft, GUARDED};
 use crate::support::{Person, Reply, TestShop};
-
-const GUARDED: [(Method, &str); 6] = [
-    (Method::GET, "/api/info"),
-    (Method::POST, "/api/sendCoin"),
-    (Method::GET, "/api/buy/cup"),
-    (Method::POST, "/api/buy/cup"),
-    (Method::GET, "/api/history"),
-    (Method::GET, "/api/history/summary"),
-];
-
-/// A token in the making.
-#[derive(Clone)]
-struct Draft {
-    header: Value,
-    claims: Value,
-}
 
 #[tokio::test]
 async fn every_guarded_route_wants_a_bearer_token() {
@@ -204,6 +187,41 @@ async fn a_rotation_accepts_the_previous_secret_until_it_is_over() {
 }
 
 #[tokio::test]
+async fn a_rotation_in_two_phases_is_noticed_by_nobody() {
+    const NEXT: &str = "the next secret, of which nobody knows yet";
+    let shop = TestShop::open().await;
+    shop.logs_in("alice").await;
+    let with = async |secret: &'static str, other: Option<&'static str>| {
+        let replica = shop.replica(move |config| {
+            config.auth.jwt_secret = Some(secret.into());
+            config.auth.jwt_previous_secret = other.map(Into::into);
+        });
+        replica.await
+    };
+    let phases = [(SECRET, None), (SECRET, Some(NEXT)), (NEXT, Some(SECRET)), (NEXT, Some(NEXT))];
+    let mut replicas = [with(SECRET, None).await, with(SECRET, None).await];
+    let mut tokens = Vec::new();
+    for (secret, other) in phases {
+        if other == Some(NEXT) && secret == NEXT {
+            // The old ones have expired: it is over, and the same key twice does no harm.
+            let newest = Draft::from(tokens.last().unwrap()).header;
+            tokens.retain(|token: &Person| Draft::from(token).header == newest);
+        }
+        for position in 0..replicas.len() {
+            replicas[position] = with(secret, other).await;
+            for base in &replicas {
+                tokens.push(Person::logs_in(&shop.client, base, "alice", "correct horse").await);
+            }
+            for token in &tokens {
+                for base in &replicas {
+                    assert_eq!(token.at(base).coins().await, 1000, "{secret} {other:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_token_of_an_account_that_does_not_exist_is_refused() {
     let shop = TestShop::open().await;
     let mut ghost = shop.logs_in("alice").await;
@@ -219,29 +237,6 @@ async fn a_token_of_an_account_that_does_not_exist_is_refused() {
         assert!(["unauthorized", "unknown_account"].contains(&code.as_str()), "{code}");
     }
     shop.is_honest().await;
-}
-
-impl Draft {
-    fn from(person: &Person) -> Draft {
-        let part = |index| {
-            let part = person.token.split('.').nth(index).unwrap();
-            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
-        };
-        Draft { header: part(0), claims: part(1) }
-    }
-
-    /// Header and claims, as they are signed.
-    fn message(&self) -> String {
-        let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-        format!("{}.{}", encode(&self.header), encode(&self.claims))
-    }
-
-    /// Signs with the shop's secret and `algorithm`, whatever the header says.
-    fn sign(&self, algorithm: Algorithm) -> String {
-        let (message, key) = (self.message(), EncodingKey::from_secret(SECRET.as_bytes()));
-        let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap();
-        format!("{message}.{signature}")
-    }
 }
 
 fn now() -> u64 {

@@ -4,8 +4,10 @@ mod books;
 mod keys;
 mod properties;
 
+use uuid::Uuid;
+
 use super::*;
-use books::Books;
+use books::{Books, number_of, owner_of};
 
 const ALICE: AccountId = AccountId(1);
 const BOB: AccountId = AccountId(2);
@@ -20,7 +22,7 @@ fn opens(username: &str) -> Command {
 }
 
 fn order(by: AccountId, action: Result<Action, Refusal>) -> Command {
-    Command::Order(Order { by, action, key: None })
+    Command::Order(Order { by: owner_of(by), action, key: None })
 }
 
 fn sends(by: AccountId, to: &str, amount: i64) -> Command {
@@ -166,9 +168,38 @@ fn a_command_sees_what_those_before_it_in_the_batch_did() {
 }
 
 #[test]
+fn an_account_obeys_its_owner_alone_even_where_a_key_remembers_the_order() {
+    let elsewhere = BooksId(Uuid::from_u128(2));
+    for (by, expected) in [
+        (owner_of(ALICE), Ok(Receipt::Moved)),
+        (Owner { username: name("bob"), ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
+        (Owner { username: name("Alice"), ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
+        (Owner { account: BOB, ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
+        (Owner { books: elsewhere, ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
+    ] {
+        let mut books = Books::of([("alice", 100), ("bob", 100)]);
+        let purchase = buys(ALICE, "cup").once("key", 1);
+        assert_eq!(books.carry_out(std::slice::from_ref(&purchase)), [moved()]);
+        let Command::Order(order) = purchase else { unreachable!("an order") };
+        let again = Command::Order(Order { by: by.clone(), ..order.clone() });
+        let another = Command::Order(Order { by: by.clone(), key: None, ..order });
+        let answers = books.carry_out(&[again, another]);
+        assert_eq!(answers[0], Answer { result: expected, replayed: expected.is_ok() }, "{by:?}");
+        assert_eq!(answers[1], Answer { result: expected, replayed: false }, "{by:?}");
+    }
+}
+
+#[test]
+fn books_that_do_not_say_which_they_are_obey_nobody() {
+    let order = buys(ALICE, "cup");
+    let ledger = Ledger { books: None, ..Books::of([("alice", 100)]).whole() };
+    assert_eq!(execute(ledger, &[order]).0, [refused(Refusal::UnknownAccount)]);
+}
+
+#[test]
 fn an_account_can_be_opened_and_paid_in_one_batch() {
     let books = Books::of([("alice", 50)]);
-    let newcomer = books.number_of("newcomer");
+    let newcomer = number_of("newcomer");
     let commands = [
         sends(ALICE, "newcomer", 1),
         opens("newcomer"),
@@ -195,13 +226,13 @@ fn an_account_that_nobody_paid_yet_keeps_its_grant_and_needs_no_new_balance() {
     assert_eq!(changes.opened.len(), 2);
     assert!(changes.balances.is_empty() && changes.entries.is_empty(), "{changes:?}");
     books.write(&changes);
-    assert_eq!(books.holds(books.number_of("first")), 1000);
+    assert_eq!(books.holds(number_of("first")), 1000);
 }
 
 #[test]
 fn changes_are_sorted_added_up_and_entered_in_the_order_of_the_commands() {
     let mut books = Books::of([("alice", 1000), ("bob", 1000), ("carol", 1000)]);
-    let carol = books.number_of("carol");
+    let carol = number_of("carol");
     let commands = [
         buys(carol, "pen"),
         sends(carol, "alice", 3),

@@ -4,7 +4,7 @@ use futures::future::{BoxFuture, FutureExt, join_all};
 use futures::poll;
 use merch_store::engine::{self, Engine, EngineError, EngineOptions};
 use merch_store::shop::ledger::{Action, Answer, Command, Order, Receipt, Refusal};
-use merch_store::shop::{AccountId, Amount, ItemName, Username};
+use merch_store::shop::{AccountId, Amount, BooksId, ItemName, Owner, Username};
 use merch_store::storage::{Audit, Database, Writer};
 use uuid::Uuid;
 
@@ -37,17 +37,29 @@ fn start(database: &TestDatabase, options: EngineOptions) -> Engine {
     engine
 }
 
-fn order(by: i64, action: Action) -> Command {
-    Command::Order(Order { by: AccountId(by), action: Ok(action), key: None })
-}
+/// The people of a bank, known by their numbers.
+#[derive(Clone, Copy)]
+struct People(BooksId);
 
-fn buys(by: i64, item: &str) -> Command {
-    order(by, Action::Purchase { item: ItemName::parse(item).unwrap() })
-}
+impl People {
+    async fn of(database: &TestDatabase) -> People {
+        People(Database::new(database.options()).books_fetch().await.unwrap().id)
+    }
 
-fn sends(by: i64, to: i64, amount: i64) -> Command {
-    let to = Username::parse(&format!("user{to}")).unwrap();
-    order(by, Action::Transfer { to, amount: Amount::new(amount).unwrap() })
+    fn order(self, by: i64, action: Action) -> Command {
+        let username = Username::parse(&format!("user{by}")).unwrap();
+        let by = Owner { account: AccountId(by), username, books: self.0 };
+        Command::Order(Order { by, action: Ok(action), key: None })
+    }
+
+    fn buys(self, by: i64, item: &str) -> Command {
+        self.order(by, Action::Purchase { item: ItemName::parse(item).unwrap() })
+    }
+
+    fn sends(self, by: i64, to: i64, amount: i64) -> Command {
+        let to = Username::parse(&format!("user{to}")).unwrap();
+        self.order(by, Action::Transfer { to, amount: Amount::new(amount).unwrap() })
+    }
 }
 
 /// Puts `commands` on the queue in their order; their answers are still to come.
@@ -70,11 +82,12 @@ async fn what_queues_up_while_the_writer_is_busy_becomes_one_transaction() {
     for (max_batch, transactions) in [(100, 1), (51, 1), (50, 2), (20, 3), (1, 51)] {
         let database = TestDatabase::fresh().await;
         Bank::open(&database, 51, 1000).await;
+        let people = People::of(&database).await;
         let engine = start(&database, EngineOptions { max_batch, ..options() });
         let mut held_up = HeldUp::writers_of(&database).await;
-        let first = queue(&engine, [buys(51, "pen")]).await;
+        let first = queue(&engine, [people.buys(51, "pen")]).await;
         held_up.is_waited_for().await;
-        let rest = queue(&engine, (1..=50).map(|by| buys(by, "cup"))).await;
+        let rest = queue(&engine, (1..=50).map(|by| people.buys(by, "cup"))).await;
         held_up.release().await;
 
         assert_eq!(join_all(first).await, [MOVED]);
@@ -90,13 +103,19 @@ async fn what_queues_up_while_the_writer_is_busy_becomes_one_transaction() {
 async fn a_batch_is_carried_out_in_the_order_in_which_it_queued_up() {
     let database = TestDatabase::fresh().await;
     Bank::open(&database, 4, 10).await;
+    let people = People::of(&database).await;
     let engine = start(&database, options());
     let mut held_up = HeldUp::writers_of(&database).await;
-    let first = queue(&engine, [buys(4, "pen")]).await;
+    let first = queue(&engine, [people.buys(4, "pen")]).await;
     held_up.is_waited_for().await;
     // Coins that pass through two pairs of hands before they are spent.
-    let chain =
-        [sends(3, 1, 20), sends(1, 2, 10), sends(2, 3, 20), sends(3, 1, 30), buys(1, "cup")];
+    let chain = [
+        people.sends(3, 1, 20),
+        people.sends(1, 2, 10),
+        people.sends(2, 3, 20),
+        people.sends(3, 1, 30),
+        people.buys(1, "cup"),
+    ];
     let rest = queue(&engine, chain).await;
     held_up.release().await;
 
@@ -113,12 +132,13 @@ async fn a_batch_is_carried_out_in_the_order_in_which_it_queued_up() {
 async fn an_order_whose_client_gave_up_in_the_queue_is_not_carried_out() {
     let database = TestDatabase::fresh().await;
     Bank::open(&database, 3, 100).await;
+    let people = People::of(&database).await;
     let engine = start(&database, options());
     let mut held_up = HeldUp::writers_of(&database).await;
-    let first = queue(&engine, [buys(1, "pen")]).await;
+    let first = queue(&engine, [people.buys(1, "pen")]).await;
     held_up.is_waited_for().await;
-    let gave_up = queue(&engine, [buys(2, "cup")]).await;
-    let waited = queue(&engine, [buys(3, "cup")]).await;
+    let gave_up = queue(&engine, [people.buys(2, "cup")]).await;
+    let waited = queue(&engine, [people.buys(3, "cup")]).await;
     drop(gave_up);
     held_up.release().await;
 
@@ -131,6 +151,7 @@ async fn an_order_whose_client_gave_up_in_the_queue_is_not_carried_out() {
 async fn the_writer_finishes_the_queue_before_it_stops() {
     let database = TestDatabase::fresh().await;
     Bank::open(&database, 30, 100).await;
+    let people = People::of(&database).await;
     let mut connection = database.options();
     connection.statement_timeout = LONG;
     let pool = Database::new(connection);
@@ -140,7 +161,7 @@ async fn the_writer_finishes_the_queue_before_it_stops() {
     let answers: Vec<_> = (1..=30)
         .map(|by| {
             let engine = engine.clone();
-            tokio::spawn(async move { engine.submit(buys(by, "pen")).await })
+            tokio::spawn(async move { engine.submit(people.buys(by, "pen")).await })
         })
         .collect();
     drop(engine);

@@ -110,11 +110,13 @@ fn token(subject: &str, expires_in: i64, secret: &str) -> String {
 #[tokio::test]
 async fn a_token_that_is_not_good_is_nobody_s_bucket() {
     const SECRET: &str = "the secret of the integration tests";
+    const NEXT: &str = "the secret of the integration tests from now on";
     let backend = Backend::named("one").await;
     let gateway = TestGateway::at(&[backend.address], |config| {
         (config.limits.capacity, config.limits.rate_per_sec) = (3, 1);
         config.limits.key = LimitsKey::JwtSubject;
         config.auth.jwt_secret = Some(SECRET.into());
+        config.auth.jwt_previous_secret = Some(NEXT.into());
     })
     .await;
     let bearer = |token: String| format!("authorization: Bearer {token}\r\n");
@@ -131,7 +133,9 @@ async fn a_token_that_is_not_good_is_nobody_s_bucket() {
     // Nobody drew on hers meanwhile, and a new token is no new bucket.
     let alice = [600, 601, 602, 603, 604].map(|seconds| bearer(token("alice", seconds, SECRET)));
     admits_three(&gateway, &alice).await;
-    admits_three(&gateway, &[(); 4].map(|()| bearer(token("bob", 600, SECRET)))).await;
+    // Either key of a rotation is as good.
+    admits_three(&gateway, &[NEXT, SECRET, NEXT, SECRET].map(|key| bearer(token("bob", 600, key))))
+        .await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 //! Docker engine answers, else a private PostgreSQL below `target/`.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use merch_store::data_folder::DataFolder;
@@ -14,6 +15,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use testcontainers::core::{IntoContainerPort, WaitFor};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{ContainerAsync, GenericImage, ImageExt, ReuseDirective};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use super::eventually;
@@ -45,7 +48,8 @@ impl TestDatabase {
         TestDatabase::copy_of("template0").await
     }
 
-    async fn copy_of(template: &str) -> TestDatabase {
+    /// A copy of the database `template`, to which nobody is connected.
+    pub async fn copy_of(template: &str) -> TestDatabase {
         let server = server().await;
         let number = CREATED.fetch_add(1, Ordering::Relaxed);
         let name = format!("merch_test_{}_{number}", std::process::id());
@@ -53,6 +57,10 @@ impl TestDatabase {
         let mut url = server.url.clone();
         url.set_path(&name);
         TestDatabase { name, url }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     pub fn url(&self) -> &Url {
@@ -70,6 +78,35 @@ impl TestDatabase {
 
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(self.url.as_str()).await.unwrap()
+    }
+
+    /// All of it as SQL, as an operator's backup has it.
+    pub async fn dump(&self) -> Vec<u8> {
+        let mut dump = self.program("pg_dump").await;
+        let output = dump.args(["--dbname", self.url.as_str()]).output().await.unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    /// Runs what [`TestDatabase::dump`] made.
+    pub async fn restore(&self, dump: &[u8]) {
+        let mut restore = self.program("psql").await;
+        restore.args(["--quiet", "--set", "ON_ERROR_STOP=1", "--dbname", self.url.as_str()]);
+        let mut restore = restore.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut stdin = restore.stdin.take().unwrap();
+        stdin.write_all(dump).await.unwrap();
+        drop(stdin);
+        assert!(restore.wait().await.unwrap().success());
+    }
+
+    /// A client program of PostgreSQL's, of the server's version where it is on this machine.
+    async fn program(&self, name: &str) -> Command {
+        let mut connection = self.connect().await;
+        let folder = "SELECT setting FROM pg_config() WHERE name = 'BINDIR'";
+        let folder: String = sqlx::query_scalar(folder).fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        let program = Path::new(&folder).join(name);
+        Command::new(if program.exists() { program } else { name.into() })
     }
 
     pub fn options(&self) -> DatabaseOptions {

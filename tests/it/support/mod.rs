@@ -11,6 +11,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod shop;
+pub mod token;
 
 use std::time::{Duration, Instant};
 

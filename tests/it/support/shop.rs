@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use merch_store::auth::token::{Identity, Tokens};
+use merch_store::auth::token::Tokens;
 use merch_store::cli::serve::Server;
 use merch_store::config::Config;
 use merch_store::lifecycle::{Ended, Lifecycle};
-use merch_store::shop::{AccountId, Amount, Username};
-use merch_store::storage::{Audit, DatabaseOptions, Seed};
+use merch_store::shop::{AccountId, Amount, Owner, Username};
+use merch_store::storage::{Audit, Database, DatabaseOptions, Seed};
 use reqwest::{Client, Method, RequestBuilder};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinHandle;
@@ -66,6 +66,12 @@ impl TestShop {
         let mut config = config(database.url_through(proxy.port()).as_str());
         change(&mut config);
         (TestShop::start(database, &config).await, proxy)
+    }
+
+    /// A shop like any other on a database that is there already.
+    pub async fn on(database: TestDatabase) -> TestShop {
+        let config = config(database.url().as_str());
+        TestShop::start(database, &config).await
     }
 
     async fn start(database: TestDatabase, config: &Config) -> TestShop {
@@ -176,13 +182,14 @@ async fn open_accounts(
         .unwrap();
     connection.close().await.unwrap();
 
+    let books = Database::new(options.clone()).books_fetch().await.unwrap().id;
     let client = Client::new();
     let tokens = Tokens::new(&SECRET.into(), None, Duration::from_secs(3600));
     let now = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     rows.into_iter()
         .map(|(id, name)| {
             let username = Username::parse(&name).unwrap();
-            let token = tokens.issue(&Identity { account: AccountId(id), username }, now);
+            let token = tokens.issue(&Owner { account: AccountId(id), username, books }, now);
             Person::with_token(&client, &name, &token)
         })
         .collect()
@@ -216,6 +223,11 @@ impl Replica {
         let options = DatabaseOptions::from_url(&self.url).unwrap();
         let people = open_accounts(&options, &self.url, people, coins).await;
         self.people = people.iter().map(|person| person.at(&self.base)).collect();
+    }
+
+    /// Somebody logs in with everybody's password.
+    pub async fn logs_in(&self, name: &str) -> Person {
+        Person::logs_in(&self.client, &self.base, name, PASSWORD).await
     }
 
     pub async fn is_ready(&self) {

@@ -1,13 +1,20 @@
 //! A database in memory: what a ledger is read from and what changes are written to.
 
+use uuid::Uuid;
+
 use super::super::*;
 use crate::shop::CATALOGUE;
+
+/// Everybody there is or may be, in the order of their numbers, which start at 1.
+pub const NAMES: [&str; 7] = ["alice", "bob", "carol", "newcomer", "first", "second", "third"];
+
+/// Which books these are.
+pub const ID: BooksId = BooksId(Uuid::from_u128(1));
 
 /// What the tables hold. Account numbers belong to names for good, so that the same
 /// commands mean the same in another batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Books {
-    numbers: Vec<Username>,
     pub balances: BTreeMap<AccountId, Coins>,
     pub inventory: BTreeMap<(AccountId, ItemId), i64>,
     pub grants: BTreeMap<AccountId, Amount>,
@@ -16,25 +23,15 @@ pub struct Books {
 }
 
 impl Books {
-    /// Books with these accounts, numbered from 1, their coins granted.
+    /// Books with these accounts, the first of [`NAMES`], their coins granted.
     pub fn of<const N: usize>(accounts: [(&str, i64); N]) -> Books {
         let mut books = Books::default();
         for (number, (name, coins)) in (1..).zip(accounts) {
-            books.numbers.push(Username::parse(name).unwrap());
+            assert_eq!(number_of(name), AccountId(number));
             books.balances.insert(AccountId(number), Coins::new(coins).unwrap());
             books.grants.extend(Amount::new(coins).map(|grant| (AccountId(number), grant)));
         }
-        // Those who are not there yet.
-        for name in ["newcomer", "first", "second", "third"] {
-            books.numbers.push(Username::parse(name).unwrap());
-        }
         books
-    }
-
-    /// The number that `name` has or would get.
-    pub fn number_of(&self, name: &str) -> AccountId {
-        let position = self.numbers.iter().position(|known| known.as_str() == name);
-        AccountId(i64::try_from(position.expect("a name of these books")).unwrap() + 1)
     }
 
     pub fn item(&self, name: &str) -> ItemId {
@@ -55,15 +52,18 @@ impl Books {
     /// Everything that there is, as a ledger.
     pub fn whole(&self) -> Ledger {
         let (mut accounts, mut reserved) = (HashMap::new(), HashMap::new());
-        for (number, name) in (1..).zip(&self.numbers) {
-            let id = AccountId(number);
+        for (number, name) in (1..).zip(NAMES) {
+            let (id, name) = (AccountId(number), Username::parse(name).unwrap());
             let side = if self.balances.contains_key(&id) { &mut accounts } else { &mut reserved };
-            side.insert(name.clone(), id);
+            side.insert(name, id);
         }
+        let owners = accounts.iter().map(|(name, id)| (*id, name.clone())).collect();
         let merch = (1..).zip(CATALOGUE).map(|(id, (name, price))| {
             (ItemName::parse(name).unwrap(), (ItemId(id), Amount::new(price).unwrap()))
         });
         Ledger {
+            books: Some(ID),
+            owners,
             balances: self.balances.iter().map(|(id, coins)| (*id, *coins)).collect(),
             accounts,
             reserved,
@@ -84,8 +84,8 @@ impl Books {
                     openings.push(username);
                 }
                 Command::Order(Order { by, action, key }) => {
-                    numbers.push(*by);
-                    keys.extend(key.iter().map(|(key, _)| (*by, key)));
+                    numbers.push(by.account);
+                    keys.extend(key.iter().map(|(key, _)| (by.account, key)));
                     match action {
                         Ok(Action::Transfer { to, .. }) => names.push(to),
                         Ok(Action::Purchase { item }) => items.push(item),
@@ -106,7 +106,7 @@ impl Books {
     /// What the tables and their constraints would make of `changes`.
     pub fn write(&mut self, changes: &Changes) {
         for opened in &changes.opened {
-            assert_eq!(opened.id, self.number_of(opened.username.as_str()));
+            assert_eq!(opened.id, number_of(opened.username.as_str()));
             let taken = self.balances.insert(opened.id, opened.grant.into());
             assert_eq!(taken, None, "{} is opened once", opened.username);
             self.grants.insert(opened.id, opened.grant);
@@ -134,4 +134,17 @@ impl Books {
             assert_eq!(earlier, None, "{key:?} is remembered once");
         }
     }
+}
+
+/// The number that `name` has or would get.
+pub fn number_of(name: &str) -> AccountId {
+    let position = NAMES.iter().position(|known| *known == name);
+    AccountId(i64::try_from(position.expect("a name of these books")).unwrap() + 1)
+}
+
+/// Whoever the account is of, or would be.
+pub fn owner_of(account: AccountId) -> Owner {
+    let name = usize::try_from(account.0 - 1).ok().and_then(|position| NAMES.get(position));
+    let username = Username::parse(name.unwrap_or(&"stranger")).unwrap();
+    Owner { account, username, books: ID }
 }

@@ -6,11 +6,11 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::books::NAMES;
 use super::*;
 use crate::shop::CATALOGUE;
 
 /// Those with an account, those who may open one, and one who never will.
-const NAMES: [&str; 7] = ["alice", "bob", "carol", "newcomer", "first", "second", "third"];
 const GRANTS: [(&str, i64); 3] = [("alice", 1000), ("bob", 25), ("carol", i64::MAX - 900)];
 const THIRD: usize = 6;
 

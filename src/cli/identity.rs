@@ -1,0 +1,52 @@
+//! `merch-store identity`.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+use crate::storage::{MigrationState, Migrations, renew_identity};
+
+use super::Common;
+use super::database::ToolDatabase;
+use super::terminal::print;
+
+/// What `identity` is to do.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  merch-store identity renew
+  merch-store identity renew --database-url postgres://merch@db/shop
+
+Tokens name the database that they were issued for. A database that came out of a dump gets a
+new identity by itself, when a shop first connects to it. One that was put back by copying the
+server's files, or to a point in time, has the old one: renew it before anybody uses it, and
+everybody has to log in again. A shop may be running.")]
+pub struct IdentityArgs {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Give the database a new identity: no token from before is valid any longer.
+    Renew,
+}
+
+/// Prints the identity before and after.
+pub async fn run(args: IdentityArgs, common: Common) -> anyhow::Result<ExitCode> {
+    let config = common.load_for_tool()?;
+    let Action::Renew = args.action;
+    let database = ToolDatabase::open(&config).await?;
+    let mut migrations = Migrations::connect(&database.options).await?;
+    let status = migrations.status().await?;
+    migrations.close().await;
+    anyhow::ensure!(
+        status.iter().all(|migration| migration.state != MigrationState::Pending),
+        "the schema in {} is older than this program; run `merch-store migrate up` first",
+        database.options.location()
+    );
+    let (old, new) = renew_identity(&database.options).await?;
+    database.close().await;
+    print(&format!("old  {}\nnew  {}\n", old.0, new.0))?;
+    Ok(ExitCode::SUCCESS)
+}

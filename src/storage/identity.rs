@@ -1,0 +1,67 @@
+//! Which database this is.
+
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::shop::{Books, BooksId};
+
+use super::{Database, DatabaseOptions, StorageError};
+
+impl Database {
+    /// Which books these are, as was last read; `None` before that.
+    pub fn books(&self) -> Option<Books> {
+        self.names().known().books
+    }
+
+    /// Which books these are, read now. What is remembered of others is forgotten.
+    pub async fn books_fetch(&self) -> Result<Books, StorageError> {
+        let books = self.run(|connection| Box::pin(books_fetch(connection))).await?;
+        self.names().learn(books);
+        Ok(books)
+    }
+}
+
+/// The identity of the database, which is renewed first if it came here in a dump.
+pub(super) async fn books_fetch(connection: &mut PgConnection) -> Result<Books, sqlx::Error> {
+    loop {
+        let (id, renewed_at, at_home): (Uuid, Option<i64>, bool) = sqlx::query_as(
+            "SELECT id, extract(epoch FROM renewed_at)::int8,
+                    table_oid = identity.tableoid AND database_oid = pg_database.oid
+             FROM identity, pg_database WHERE datname = current_database()",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        if at_home {
+            let renewed_at = renewed_at.map(|seconds| u64::try_from(seconds).unwrap_or_default());
+            return Ok(Books { id: BooksId(id), renewed_at });
+        }
+        // Of those who find it out at once only one renews it.
+        let renewed = sqlx::query(
+            "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
+                                 table_oid = identity.tableoid, database_oid = pg_database.oid
+             FROM pg_database WHERE datname = current_database()
+             AND (table_oid <> identity.tableoid OR database_oid <> pg_database.oid)",
+        )
+        .execute(&mut *connection)
+        .await?;
+        if renewed.rows_affected() > 0 {
+            tracing::warn!("this database is a copy: everybody has to log in again");
+        }
+    }
+}
+
+/// Gives the database at `options` a new identity: the old one and the new one.
+pub async fn renew_identity(options: &DatabaseOptions) -> Result<(BooksId, BooksId), StorageError> {
+    let mut connection = options.connect().await?;
+    let (old, new): (Uuid, Uuid) = sqlx::query_as(
+        "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
+                             table_oid = identity.tableoid, database_oid = pg_database.oid
+         FROM identity AS before, pg_database WHERE datname = current_database()
+         RETURNING before.id, identity.id",
+    )
+    .fetch_one(&mut connection)
+    .await?;
+    // It is committed; a connection that cannot be closed politely is dropped.
+    let _ = connection.close().await;
+    Ok((BooksId(old), BooksId(new)))
+}
