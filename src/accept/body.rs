@@ -57,7 +57,8 @@ where
     Answering: Future<Output = Response<B>>,
 {
     let is_over = request.body().is_end_stream() || request.version() == Version::HTTP_2;
-    let expects = request.headers().contains_key(EXPECT);
+    let expectation = request.headers().get(EXPECT);
+    let expects = expectation.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let told = (!is_over).then(|| activity.clone());
     let mut response = serve(request.map(|incoming| Arriving::new(incoming, told))).await;
     if !is_over && !activity.ends_body(expects).await {

@@ -1,10 +1,13 @@
-//! How connections end, whoever serves them: the shop, the gateway, the admin API. A client that
+//! How connections end, whoever serves them: the shop, the gateway, the admin API, the echo. A client that
 //! asked properly gets its answer, and one that did not can read what was wrong.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use merch_store::gateway::echo;
+use merch_store::http::{self, ServerOptions};
 use reqwest::Client;
+use tokio::net::TcpListener;
 
 use crate::gateway::admin::{Desk, TOKEN};
 use crate::support::backend::ok;
@@ -22,6 +25,7 @@ struct Servers {
     shop: TestShop,
     gateway: TestGateway,
     desk: Desk,
+    echo: SocketAddr,
     backend: Backend,
 }
 
@@ -34,16 +38,27 @@ impl Servers {
             config.gateway.body_limit = 16384;
         })
         .await;
-        Servers { shop, gateway, desk: Desk::open(&[]).await, backend }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let echo = listener.local_addr().unwrap();
+        let options = ServerOptions {
+            header_limit: 8192,
+            header_timeout: HOURS,
+            max_connections: 100.try_into().unwrap(),
+            grace: Duration::ZERO,
+            tell_peer: false,
+        };
+        http::start(listener, echo::router(), options, &shop.lifecycle).unwrap();
+        Servers { shop, gateway, desk: Desk::open(&[]).await, echo, backend }
     }
 
     /// Each with its address and the headers that it wants to see.
-    fn all(&self) -> [(&'static str, SocketAddr, String); 3] {
+    fn all(&self) -> [(&'static str, SocketAddr, String); 4] {
         let host = "Host: shop\r\n".to_owned();
         let token = format!("{host}Authorization: Bearer {TOKEN}\r\n");
         [
             ("the shop", self.shop.address, host.clone()),
-            ("the gateway", self.gateway.address, host),
+            ("the gateway", self.gateway.address, host.clone()),
+            ("the echo", self.echo, host),
             ("the admin API", self.desk.address, token),
         ]
     }
@@ -157,6 +172,7 @@ fn refused_early(server: &str) -> Vec<(&'static str, u16)> {
         "the gateway" => {
             vec![("POST /metrics", 404), ("TRACE /", 405), ("GET /health/live", 200)]
         }
+        "the echo" => vec![],
         _ => vec![("POST /nothing", 404), ("PUT /reload", 405), ("GET /backends", 200)],
     }
 }
@@ -236,6 +252,7 @@ async fn a_client_that_reads_after_it_has_sent_everything_can_read_why_that_was_
 async fn who_expects_to_be_told_to_go_on_is_told_so_or_why_not() {
     let servers = Servers::open().await;
     for (server, address, headers) in servers.all() {
+        let too_long = if server == "the echo" { (1 << 20) + 1 } else { 16385 };
         let path = match server {
             "the admin API" => "/backends",
             _ => "/api/auth",
@@ -247,7 +264,7 @@ async fn who_expects_to_be_told_to_go_on_is_told_so_or_why_not() {
                     .map(|(line, expected)| (line.to_owned(), expected)),
             )
         {
-            let length = if expected == 413 { 16385 } else { 5 };
+            let length = if expected == 413 { too_long } else { 5 };
             let mut client = Raw::connect(address).await;
             client
                 .says(format!(
@@ -318,7 +335,7 @@ async fn a_length_that_is_none_is_refused() {
             assert_eq!(refusal(&answer), (400, "invalid_request".into()), "{server}: {length}");
             assert!(says_close(&answer), "{server}: {answer}");
         }
-        for length in [16385_u64, 1 << 40, u64::MAX - 2] {
+        for length in [(1 << 20) + 1, 1 << 40, u64::MAX - 2] {
             let mut client = Raw::connect(address).await;
             client
                 .says(format!("POST / HTTP/1.1\r\n{headers}Content-Length: {length}\r\n\r\n"))

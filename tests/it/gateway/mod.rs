@@ -3,6 +3,7 @@
 pub mod admin;
 mod bodies;
 mod connections;
+mod endings;
 mod failures;
 mod heads;
 mod http2;

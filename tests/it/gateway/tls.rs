@@ -80,6 +80,32 @@ async fn a_certificate_makes_it_https_with_http_1_and_http_2() {
 }
 
 #[tokio::test]
+async fn a_client_that_closes_its_sending_side_is_answered_and_told_goodbye() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = issue(folder.path());
+    let backend = Backend::named("one").await;
+    let gateway = gateway(&backend, folder.path()).await;
+    let asked = "GET / HTTP/1.1\r\nhost: shop\r\n\r\n".to_owned();
+    let large = "x".repeat(11 << 20);
+    let too_large =
+        format!("POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 11534336\r\n\r\n{large}");
+    for (said, expected) in [
+        (asked, 200),
+        ("GET / HTTP/1.1\r\nhost: shop\r\n".into(), 400),
+        ("GET / HTTP/9.9\r\nhost: shop\r\n\r\n".into(), 505),
+        (too_large, 413),
+    ] {
+        let mut stream = connect(&gateway, &certificate, "http/1.1").await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        // This is TLS's own goodbye, and TCP's.
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("it ends in order");
+        assert_eq!(status(&answer), expected, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn an_ending_gateway_does_not_wait_for_a_handshake_that_does_not_come() {
     let folder = tempfile::tempdir().unwrap();
     issue(folder.path());
