@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::is_news;
 
 use workers::Workers;
 
@@ -88,7 +89,9 @@ pub async fn accept<F, Serving>(
             Ok(connection) => admit(connection, place),
             Err(error) => {
                 // Out of file descriptors, most likely: some will be free in a moment.
-                tracing::warn!(%error, "cannot accept a connection");
+                if is_news("cannot accept a connection", &error.to_string()) {
+                    tracing::warn!(%error, "cannot accept a connection");
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::data_folder::DataFolder;
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::is_news;
 
 use cluster::Cluster;
 use pid_file::PidFile;
@@ -167,13 +168,17 @@ impl PrivatePostgres {
                 () = lifecycle.ending() => return Ok(()),
                 () = self.server.ended() => {}
             }
-            tracing::error!("the private PostgreSQL died; starting it again");
+            if is_news("the private PostgreSQL died", "") {
+                tracing::error!("the private PostgreSQL died; starting it again");
+            }
             sleep(RESTART_PAUSE).await;
             self.server = tokio::select! {
                 () = lifecycle.ending() => return Ok(()),
                 started = Server::start(&self.cluster, &self.programs, &self.sockets) => started?,
             };
-            tracing::info!("the private PostgreSQL is back");
+            if is_news("the private PostgreSQL is back", "") {
+                tracing::info!("the private PostgreSQL is back");
+            }
         }
     }
 

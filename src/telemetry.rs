@@ -2,6 +2,7 @@
 
 mod lines;
 mod plain;
+mod repeats;
 mod rolling;
 
 use std::io::{IsTerminal, Write};
@@ -17,9 +18,11 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
 use crate::config::{InvalidConfig, Log, LogFormat};
 
-use lines::Writing;
+use lines::{Lines, Writing};
 use plain::Plain;
 use rolling::RollingFile;
+
+pub use repeats::{is_news, tell_repeats};
 
 /// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
 const SECONDS: [f64; 12] =
@@ -31,11 +34,20 @@ const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 /// The filter in force and its text, from the moment that logging starts.
 static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)> = OnceLock::new();
 
+/// Where the lines of a log that is kept in a file are left.
+static LOG_LINES: OnceLock<Lines> = OnceLock::new();
+
 /// A log that is kept. Dropped, it waits until every line is in its file.
 #[must_use = "lines that are under way are lost without it"]
 #[derive(Debug)]
 pub struct Logging {
     _writing: Option<Writing>,
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        repeats::tell_all_repeats();
+    }
 }
 
 /// Sends logs to `log.file` from here on, or to standard error, there in colour if that is a
@@ -50,6 +62,8 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
                     let why = format!("cannot write {}: {error}", path.display());
                     InvalidConfig::new("log.file", why)
                 })?;
+            // Logging is started once.
+            let _ = LOG_LINES.set(lines.clone());
             (BoxMakeWriter::new(move || lines.clone()), Some(writing))
         }
         None => (BoxMakeWriter::new(std::io::stderr), None),
@@ -95,6 +109,14 @@ pub fn set_log_level(level: &str) -> Result<(), InvalidConfig> {
         *current = level.to_owned();
     }
     Ok(())
+}
+
+/// Looks at once whether the log's file is still the one at its path, and goes over to that. It
+/// does so every second by itself.
+pub fn follow_log_file() {
+    if let Some(lines) = LOG_LINES.get() {
+        lines.follow();
+    }
 }
 
 fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {

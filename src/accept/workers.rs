@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::lifecycle::Lifecycle;
+use crate::telemetry::is_news;
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -56,14 +57,19 @@ impl Workers {
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot hand a connection over");
+                if is_news("cannot hand a connection over", &error.to_string()) {
+                    tracing::warn!(%error, "cannot hand a connection over");
+                }
                 return;
             }
         };
         let serving = self.threads[turn % self.threads.len()].spawn(async move {
             match TcpStream::from_std(stream) {
                 Ok(stream) => serve(stream).await,
-                Err(error) => tracing::warn!(%error, "cannot take a connection over"),
+                Err(error) if is_news("cannot take a connection over", &error.to_string()) => {
+                    tracing::warn!(%error, "cannot take a connection over");
+                }
+                Err(_) => {}
             }
         });
         // A panic is reported by the hook, and ends nothing but its connection.

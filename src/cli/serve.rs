@@ -285,7 +285,9 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
         match Migrations::connect(options).await {
             Ok(migrations) => break migrations,
             Err(StorageError::Unavailable(why)) if Instant::now() < deadline => {
-                tracing::warn!(why, "waiting for the database");
+                if telemetry::is_news("waiting for the database", &why) {
+                    tracing::warn!(why, "waiting for the database");
+                }
                 sleep(Duration::from_secs(1)).await;
             }
             Err(error) => return Err(error).context("cannot reach the database"),
@@ -358,7 +360,10 @@ pub(super) async fn keep_metrics(lifecycle: Lifecycle) {
     loop {
         tokio::select! {
             () = lifecycle.ending() => return,
-            _ = ticks.tick() => telemetry::metrics().run_upkeep(),
+            _ = ticks.tick() => {
+                telemetry::metrics().run_upkeep();
+                telemetry::tell_repeats();
+            }
         }
     }
 }

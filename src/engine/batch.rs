@@ -9,8 +9,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::shop::ledger::{Answer, Command};
 use crate::storage::{Database, Writer};
+use crate::telemetry::is_news;
 
-use super::commit::commit;
+use super::commit::{commit, say_away};
 use super::queue::{EngineError, EngineOptions, Submission};
 
 /// How often an idle writer makes sure that the database is still there.
@@ -42,7 +43,8 @@ impl WriterTask {
                 Ok(_) => self.carry_out(&mut waiting).await,
                 Err(_idle) => {
                     if let Err(error) = self.writer.ensure_connected().await {
-                        self.wait_for_database(&error.to_string()).await;
+                        say_away(&error.to_string());
+                        self.wait_for_database().await;
                     }
                 }
             }
@@ -88,14 +90,13 @@ impl WriterTask {
             let _ = answer.send(result);
         }
         if away {
-            self.wait_for_database("no batch can be committed").await;
+            self.wait_for_database().await;
         }
     }
 
     /// Refuses everything until the database answers, or everybody has gone.
-    async fn wait_for_database(&mut self, why: &str) {
+    async fn wait_for_database(&mut self) {
         self.database.set_available(false);
-        tracing::error!(why, "database away; refusing until it is back");
         let since = Instant::now();
         let mut reconnecting = pin!(async {
             while self.writer.ensure_connected().await.is_err() {
@@ -113,7 +114,9 @@ impl WriterTask {
             }
         }
         self.database.set_available(true);
-        tracing::info!(after = ?since.elapsed(), "database back");
+        if is_news("database back", "") {
+            tracing::info!(after = ?since.elapsed(), "database back");
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::shop::ledger::{Answer, Command, execute};
 use crate::storage::{Database, StorageError, Writer};
+use crate::telemetry::is_news;
 
 use super::queue::{EngineError, EngineOptions};
 
@@ -44,7 +45,10 @@ pub(super) async fn commit(
             Err(Failure::Some(error)) => match part {
                 [_] => outcomes.push(alone(&error)),
                 _ => {
-                    tracing::warn!(%error, commands = part.len(), "splitting a batch that failed");
+                    if is_news("splitting a batch that failed", &error.to_string()) {
+                        let commands = part.len();
+                        tracing::warn!(%error, commands, "splitting a batch that failed");
+                    }
                     let (first, second) = part.split_at(part.len() / 2);
                     parts.extend([second, first]);
                 }
@@ -96,15 +100,19 @@ async fn commit_whole(
             }
             // An idle connection may have been cut long ago: worth one new one.
             StorageError::Unavailable(why) if !reconnected => {
-                tracing::warn!(why, "database connection lost; replaying on a new one");
+                if is_news("database connection lost", &why) {
+                    tracing::warn!(why, "database connection lost; replaying on a new one");
+                }
                 reconnected = true;
             }
             StorageError::Unavailable(why) => {
-                tracing::error!(why, "database away");
+                say_away(&why);
                 return Err(Failure::All(EngineError::Unavailable));
             }
             StorageError::TooSlow(why) => {
-                tracing::error!(why, "a batch took too long");
+                if is_news("a batch took too long", &why) {
+                    tracing::error!(why, "a batch took too long");
+                }
                 return Err(Failure::All(EngineError::TooSlow));
             }
             StorageError::OutcomeUnknown(why) => {
@@ -178,16 +186,27 @@ async fn find_out(
     }
 }
 
+/// Says that nothing can be committed from here on, and why.
+pub(super) fn say_away(why: &str) {
+    if is_news("database away", why) {
+        tracing::error!(why, "database away; refusing until it is back");
+    }
+}
+
 /// What the culprit is told: a refusal, if a constraint of the database spoke the shop's
 /// language, or that it failed.
 fn alone(error: &StorageError) -> Outcome {
     match error.refusal() {
         Some(refusal) => {
-            tracing::error!(%error, "the database refused what the ledger had allowed");
+            if is_news("the database refused a command", &error.to_string()) {
+                tracing::error!(%error, "the database refused what the ledger had allowed");
+            }
             Ok(Answer { result: Err(refusal), replayed: false })
         }
         None => {
-            tracing::error!(%error, "a command cannot be carried out");
+            if is_news("a command cannot be carried out", &error.to_string()) {
+                tracing::error!(%error, "a command cannot be carried out");
+            }
             Err(EngineError::Failed)
         }
     }

@@ -14,6 +14,7 @@ use crate::engine::EngineError;
 use crate::shop::ledger::Refusal;
 use crate::shop::{InvalidIdempotencyKey, InvalidUsername};
 use crate::storage::StorageError;
+use crate::telemetry::is_news;
 
 /// What a client is told instead of what it asked for.
 #[derive(Clone, Debug)]
@@ -218,7 +219,9 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
-    tracing::error!(message, "a handler panicked");
+    if is_news("a handler panicked", &message) {
+        tracing::error!(message, "a handler panicked");
+    }
     ApiError::Internal.into_response()
 }
 
@@ -245,19 +248,27 @@ impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> ApiError {
         match error {
             StorageError::Unavailable(why) => {
-                tracing::warn!(why, "a read found no database");
+                if is_news("a read found no database", &why) {
+                    tracing::warn!(why, "a read found no database");
+                }
                 ApiError::DatabaseAway
             }
             StorageError::TooSlow(why) => {
-                tracing::warn!(why, "a read took too long");
+                if is_news("a read took too long", &why) {
+                    tracing::warn!(why, "a read took too long");
+                }
                 ApiError::DatabaseSlow
             }
             StorageError::Conflict { sqlstate } => {
-                tracing::warn!(sqlstate, "a read lost against a transaction");
+                if is_news("a read lost against a transaction", &sqlstate) {
+                    tracing::warn!(sqlstate, "a read lost against a transaction");
+                }
                 ApiError::Contention
             }
             error => {
-                tracing::error!(%error, "a read failed");
+                if is_news("a read failed", &error.to_string()) {
+                    tracing::error!(%error, "a read failed");
+                }
                 ApiError::Internal
             }
         }

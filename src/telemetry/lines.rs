@@ -5,9 +5,9 @@
 //! if the disk takes longer than a second.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use metrics::counter;
 
@@ -19,8 +19,16 @@ const WAITING: usize = 16_384;
 /// How long after a line the next ones may wait for each other.
 const GATHERING: Duration = Duration::from_millis(10);
 
+/// How often to look whether the file is still the one at its path, without a line to write.
+const FOLLOWING: Duration = Duration::from_secs(1);
+
+/// How long after a complaint the next ones are gathered.
+const COMPLAINING: Duration = Duration::from_secs(10);
+
 enum Message {
     Line(Vec<u8>),
+    /// The file may be another one: look now.
+    Follow,
     End,
 }
 
@@ -45,41 +53,76 @@ pub fn write_to(file: RollingFile) -> io::Result<(Lines, Writing)> {
 }
 
 fn write(mut file: RollingFile, messages: &Receiver<Message>) {
-    while let Ok(Message::Line(line)) = messages.recv() {
+    let mut complaint = Complaint::default();
+    loop {
+        let first = match messages.recv_timeout(FOLLOWING) {
+            Err(RecvTimeoutError::Disconnected) => return,
+            received => received.ok(),
+        };
         let now = SystemTime::now();
-        let (mut missing, mut failed) = (0, None);
-        let mut keep = |line: &[u8]| {
-            if let Err(error) = file.write_line(line, now) {
-                missing += 1;
-                failed = Some(error);
+        let mut failed = file.follow().err();
+        let (mut missing, mut ended) = (0, false);
+        let is_idle = first.is_none();
+        for message in first.into_iter().chain(messages.try_iter()) {
+            match message {
+                Message::Line(line) => {
+                    if let Err(error) = file.write_line(&line, now) {
+                        missing += 1;
+                        failed = Some(error);
+                    }
+                }
+                Message::Follow => failed = file.follow().err().or(failed),
+                Message::End => {
+                    ended = true;
+                    break;
+                }
             }
-        };
-        keep(&line);
-        let ended = loop {
-            match messages.try_recv() {
-                Ok(Message::Line(line)) => keep(&line),
-                Ok(Message::End) => break true,
-                Err(_) => break false,
-            }
-        };
+        }
         // What cannot be flushed is not lost yet: it stays in the buffer, for the next time.
         if let Some(error) = file.flush().err().or(failed) {
-            // There is nobody to be told in the log itself.
-            let said = format!("{missing} lines of the log are lost, others have to wait: {error}");
-            super::complain(&said);
             lost(missing);
+            complaint.say(missing, &error);
         }
         if ended {
             return;
         }
         // Lines gather meanwhile: waking this thread for each of them, and writing each by
         // itself, would cost more than all the rest of a request that is passed on.
-        std::thread::sleep(GATHERING);
+        if !is_idle {
+            std::thread::sleep(GATHERING);
+        }
+    }
+}
+
+/// What is said on standard error: there is nobody to be told in the log itself.
+#[derive(Default)]
+struct Complaint {
+    said: Option<Instant>,
+    missing: u64,
+}
+
+impl Complaint {
+    fn say(&mut self, missing: u64, error: &io::Error) {
+        self.missing += missing;
+        if self.said.is_none_or(|said| said.elapsed() >= COMPLAINING) {
+            self.said = Some(Instant::now());
+            let missing = std::mem::take(&mut self.missing);
+            let said = format!("{missing} lines of the log are lost, others have to wait: {error}");
+            super::complain(&said);
+        }
     }
 }
 
 fn lost(lines: u64) {
     counter!("merch_log_lost_lines_total").increment(lines);
+}
+
+impl Lines {
+    /// Has the file looked for at its path at once, as it is every second.
+    pub fn follow(&self) {
+        // Where lines wait, or after the end, there is nothing to hasten.
+        let _ = self.0.try_send(Message::Follow);
+    }
 }
 
 /// One write is one line, as the subscriber has it.

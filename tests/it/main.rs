@@ -25,6 +25,7 @@ mod idempotency;
 mod identity;
 mod info;
 mod limits;
+mod logs;
 mod merch;
 mod metrics;
 mod migrations;

@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::BackendUrl;
+use crate::telemetry::is_news;
 
 use super::Upstreams;
 use super::check::jittered;
@@ -47,7 +48,10 @@ pub async fn keep_resolving(
             match upstreams.look_up(&origin).await {
                 Ok(addresses) => upstreams.resolved(id, &addresses),
                 Err(error) => {
-                    tracing::warn!(source = origin.name(), %error, "cannot look up; keeping what there is");
+                    let source = origin.name();
+                    if is_news("cannot look up", &format!("{source}: {error}")) {
+                        tracing::warn!(source, %error, "cannot look up; keeping what there is");
+                    }
                 }
             }
         }

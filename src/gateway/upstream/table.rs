@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use crate::config::{self, BackendUrl};
+use crate::telemetry::is_news;
 
 use super::backend::{Backend, BackendId};
 use super::health::{Cause, Health, State};
@@ -174,7 +175,14 @@ impl Table {
         let in_a_row = entry.health.failures();
         let (name, cause_name) = (entry.backend.name(), cause.as_str());
         entry.backend.suspect(true);
-        tracing::warn!(backend = name, cause = cause_name, in_a_row, "a backend failed a request");
+        if is_news("a backend failed a request", &format!("{name}: {cause_name}")) {
+            tracing::warn!(
+                backend = name,
+                cause = cause_name,
+                in_a_row,
+                "a backend failed a request"
+            );
+        }
         if !deserves_it || entry.draining {
             return false;
         }

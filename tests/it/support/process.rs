@@ -13,7 +13,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What stands before a program's URL in its banner, and how the banner's last line begins.
-const SHOP: (&str, &str) = ("  shop  ", "\n  data  ");
+pub const SHOP: (&str, &str) = ("  shop  ", "\n  data  ");
 const GATEWAY: (&str, &str) = ("  gateway   ", "\n  admin  ");
 const UP: (&str, &str) = ("  gateway    ", "\n  data  ");
 
@@ -79,7 +79,7 @@ impl Process {
         Process::start(command, UP).await
     }
 
-    async fn start(mut command: Command, (url, last): (&str, &str)) -> Process {
+    pub async fn start(mut command: Command, (url, last): (&str, &str)) -> Process {
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut banner = String::new();

@@ -1,0 +1,68 @@
+//! The log of a program in trouble: what repeats is counted, and a file that was moved comes back.
+
+use std::fs::{self, File};
+use std::process::Stdio;
+
+use tokio::net::TcpStream;
+
+use crate::support::process::{command, program};
+use crate::support::shop::SECRET;
+use crate::support::{Process, TestDatabase, eventually};
+
+#[tokio::test]
+async fn a_shop_without_file_descriptors_says_so_once_and_then_how_often() {
+    let database = TestDatabase::fresh().await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut shell = tokio::process::Command::new("sh");
+    shell.args(["-c", "ulimit -n 64; exec \"$@\"", "sh", program()]);
+    let serve = command(&["serve", "--address", "127.0.0.1:0"]);
+    shell.args(serve.as_std().get_args()).kill_on_drop(true).stdin(Stdio::null());
+    shell.env("MERCH__DATABASE__URL", database.url().as_str());
+    shell.env("MERCH__AUTH__JWT_SECRET", SECRET).stderr(File::create(&log).unwrap());
+    let shop = Process::start(shell, crate::support::process::SHOP).await;
+
+    let address = shop.base.strip_prefix("http://").unwrap();
+    let mut connections = Vec::new();
+    for _ in 0..100 {
+        connections.push(TcpStream::connect(address).await.unwrap());
+    }
+    let said = || {
+        let text = fs::read_to_string(&log).unwrap();
+        let lines = text.lines().filter(|line| line.contains("cannot accept a connection"));
+        lines.map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    eventually("it says how often it could not", async || said().len() >= 2).await;
+    let said = said();
+    assert!(said[0].contains("Too many open files"), "{said:?}");
+    assert!(said[1].contains(" times more in 10 s: "), "{said:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_moved_or_removed_comes_back_while_the_shop_works() {
+    let database = TestDatabase::fresh().await;
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("shop.log");
+    let environment = [
+        ("MERCH__DATABASE__URL", database.url().as_str()),
+        ("MERCH__AUTH__JWT_SECRET", SECRET),
+        ("MERCH__LOG__LEVEL", "info"),
+        ("MERCH__LOG__FILE", log.to_str().unwrap()),
+    ];
+    let shop = Process::serve(&[], &environment).await;
+    let asks = async |path: &str| {
+        let reply = reqwest::get(format!("{}/{path}", shop.base)).await.unwrap();
+        assert_eq!(reply.status(), 404);
+    };
+    asks("first").await;
+    let has = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
+    eventually("the first request is in the log", async || has("path=/first")).await;
+    fs::rename(&log, folder.path().join("shop.log.old")).unwrap();
+    // Without a line to write.
+    eventually("the file is there again", async || log.exists()).await;
+    asks("second").await;
+    eventually("the second request is in it", async || has("path=/second")).await;
+    assert!(!has("path=/first"));
+    fs::remove_file(&log).unwrap();
+    eventually("it is there once more", async || log.exists()).await;
+}
