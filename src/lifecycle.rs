@@ -1,13 +1,18 @@
 //! One story of how the process ends: softly, then with a deadline, then at once.
 
 use std::convert::Infallible;
+use std::process::ExitCode;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+/// How long what was to end at once may take to.
+const LAST_WAIT: Duration = Duration::from_secs(5);
 
 /// The process's tasks and the two ways to ask them to end.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +23,8 @@ pub struct Lifecycle {
     hard: CancellationToken,
     /// A task ended that should have run on.
     failed: CancellationToken,
+    /// The first signal that asked for the end.
+    signal: Arc<OnceLock<u8>>,
     tasks: TaskTracker,
 }
 
@@ -28,6 +35,90 @@ pub enum Ended {
     Cleanly,
     /// A task died, or the deadline passed or a second signal came with work unfinished.
     Badly,
+}
+
+/// The end was asked for before a command had done what it was asked to, or had begun to serve.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("asked to end before it was done")]
+pub struct Interrupted {
+    signal: Option<u8>,
+}
+
+impl Interrupted {
+    /// 128 and the signal's number, as shells have it.
+    pub fn exit_code(self) -> ExitCode {
+        self.signal.map_or(ExitCode::FAILURE, |signal| ExitCode::from(128 + signal))
+    }
+}
+
+/// SIGTERM and SIGINT, from the first moment of the process: as process 1 of a container it would
+/// hear neither otherwise.
+#[derive(Debug)]
+pub struct Signals {
+    lifecycle: Arc<OnceLock<Lifecycle>>,
+}
+
+impl Signals {
+    /// From here on they end the process at once. A thread listens to them, so that nothing that
+    /// the process waits for can be in their way.
+    pub fn listen() -> std::io::Result<Signals> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let inside = runtime.enter();
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        drop(inside);
+        let lifecycle = Arc::<OnceLock<Lifecycle>>::default();
+        let heard = heed(terminate, interrupt, lifecycle.clone());
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            let signal = runtime.block_on(heard);
+            std::process::exit(128 + i32::from(signal));
+        })?;
+        Ok(Signals { lifecycle })
+    }
+
+    /// From here on they end `lifecycle`: the first one softly, the second one at once, and a
+    /// third one the process. What is still there five seconds after the second ends as well.
+    pub fn end(self, lifecycle: &Lifecycle) {
+        // Cannot fail: `self` is gone after it.
+        let _ = self.lifecycle.set(lifecycle.clone());
+    }
+}
+
+/// Passes signals on for as long as there is anybody to end in order; then returns the last.
+async fn heed(
+    mut terminate: Signal,
+    mut interrupt: Signal,
+    lifecycle: Arc<OnceLock<Lifecycle>>,
+) -> u8 {
+    let mut last = None;
+    loop {
+        let ended = async {
+            match last {
+                Some(signal) => {
+                    tokio::time::sleep(LAST_WAIT).await;
+                    signal
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let signal = tokio::select! {
+            _ = terminate.recv() => 15,
+            _ = interrupt.recv() => 2,
+            signal = ended => return signal,
+        };
+        match lifecycle.get() {
+            Some(lifecycle) if !lifecycle.is_ending() => {
+                // Nobody else writes it.
+                let _ = lifecycle.signal.set(signal);
+                lifecycle.end();
+            }
+            Some(lifecycle) if last.is_none() => {
+                lifecycle.hard.cancel();
+                last = Some(signal);
+            }
+            _ => return signal,
+        }
+    }
 }
 
 impl Lifecycle {
@@ -94,21 +185,16 @@ impl Lifecycle {
         self.soft.cancel();
     }
 
-    /// Ends the process's tasks when SIGTERM or SIGINT comes; at the second one, at once.
-    pub fn end_on_signals(&self) -> std::io::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let lifecycle = self.clone();
-        tokio::spawn(async move {
-            for end in [Lifecycle::end, Lifecycle::end_at_once] {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
-                end(&lifecycle);
-            }
-        });
-        Ok(())
+    /// Does `work`, unless the end is asked for meanwhile: then it is dropped.
+    pub async fn unless_ending<T, E: From<Interrupted>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.ending() => Err(Interrupted { signal: self.signal.get().copied() }.into()),
+        }
     }
 
     /// Waits until the end is asked for and all tasks have finished, at most `deadline`
@@ -126,10 +212,6 @@ impl Lifecycle {
             tracing::warn!(tasks = self.tasks.len(), "ending with work unfinished");
         }
         if finished && !self.failed.is_cancelled() { Ended::Cleanly } else { Ended::Badly }
-    }
-
-    fn end_at_once(&self) {
-        self.hard.cancel();
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::storage::Audit;
+use crate::lifecycle::Signals;
+use crate::storage::{Audit, DatabaseOptions};
 
 use super::Common;
 use super::database::ToolDatabase;
@@ -25,14 +26,16 @@ that is not so.")]
 pub struct AuditArgs {}
 
 /// Prints totals and lies: exit code 0 if the books are honest, 1 if they lie or cannot be read.
-pub async fn run(common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = common.load_for_tool()?;
-    let database = ToolDatabase::open(&config).await?;
-    let progress = spinner("reading the books");
-    let audit = Audit::run(&database.options).await?;
-    progress.finish_and_clear();
-    database.close().await;
+    let reading = async |options: &DatabaseOptions| {
+        let progress = spinner("reading the books");
+        let audit = Audit::run(options).await?;
+        progress.finish_and_clear();
+        Ok(audit)
+    };
+    let audit = ToolDatabase::lend(&config, signals, reading).await?;
 
     print(&report(&audit, started.elapsed()))?;
     Ok(if audit.lies.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

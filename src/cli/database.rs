@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
+use crate::lifecycle::{Lifecycle, Signals};
 use crate::private_postgres::PrivatePostgres;
 use crate::storage::DatabaseOptions;
 
@@ -38,16 +39,16 @@ impl OwnDatabase {
 }
 
 /// A tool's database. A private one that a running shop owns is shared with that shop;
-/// otherwise it is started, and stopped by [`ToolDatabase::close`].
+/// otherwise it is started, and stopped after the work.
 pub struct ToolDatabase {
     /// Where it is, with waits that suit a person at a terminal.
-    pub options: DatabaseOptions,
+    options: DatabaseOptions,
     own: Option<OwnDatabase>,
 }
 
 impl ToolDatabase {
     /// The database that `database.url` names, else the one in `data_dir`; its schema may be old.
-    pub async fn open(config: &Config) -> anyhow::Result<ToolDatabase> {
+    async fn open(config: &Config) -> anyhow::Result<ToolDatabase> {
         if let Some(url) = &config.database.url {
             let options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
             return Ok(ToolDatabase { options, own: None });
@@ -65,8 +66,27 @@ impl ToolDatabase {
         Ok(ToolDatabase { options: DatabaseOptions::from_url(&url)?, own })
     }
 
+    /// Opens the database, does `work` with it, and closes it however that ends. A signal ends the
+    /// work: what was not committed by then never was.
+    pub async fn lend<T>(
+        config: &Config,
+        signals: Signals,
+        work: impl AsyncFnOnce(&DatabaseOptions) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let lifecycle = Lifecycle::default();
+        signals.end(&lifecycle);
+        let database = lifecycle.unless_ending(ToolDatabase::open(config)).await?;
+        let done = lifecycle.unless_ending(work(&database.options)).await;
+        tokio::select! {
+            () = database.close() => {}
+            // Dropped, the private PostgreSQL stops by itself.
+            () = lifecycle.ended() => {}
+        }
+        done
+    }
+
     /// Stops the private PostgreSQL if [`ToolDatabase::open`] started it.
-    pub async fn close(self) {
+    async fn close(self) {
         if let Some(own) = self.own {
             own.postgres.stop().await;
         }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use crate::gateway::echo;
 use crate::http::{self, ServerOptions};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, Signals};
 use crate::telemetry;
 
 use super::terminal::announce;
@@ -27,12 +27,14 @@ pub struct EchoArgs {
 }
 
 /// Serves until a signal comes.
-pub async fn run(args: EchoArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(args: EchoArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
+    super::follow_log_file_at_hangup()?;
     let config = common.load([])?;
     let _logging = telemetry::start_logging(&config.log)?;
     let listener = super::listen(args.address, "--address").await?;
     let address = listener.local_addr()?;
     let lifecycle = Lifecycle::default();
+    signals.end(&lifecycle);
     let options = ServerOptions {
         header_limit: config.http.header_limit,
         header_timeout: config.http.header_timeout,
@@ -41,7 +43,6 @@ pub async fn run(args: EchoArgs, common: Common) -> anyhow::Result<ExitCode> {
         tell_peer: false,
     };
     http::start(listener, echo::router(), options, &lifecycle)?;
-    lifecycle.end_on_signals()?;
     let version = env!("CARGO_PKG_VERSION");
     let url = super::url("http", address);
     let announced = announce(&format!("merch-store {version}\n  echo  {url}\n"), &lifecycle);

@@ -14,7 +14,7 @@ use crate::config::{self, BackendUrl, Config, InvalidConfig};
 use crate::gateway::Gateway;
 use crate::gateway::admin::{self, Admin, Reload, Token};
 use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
-use crate::lifecycle::{Ended, Lifecycle};
+use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::limits::Limiter;
 use crate::telemetry;
 
@@ -58,13 +58,19 @@ pub struct Server {
 }
 
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
-pub(super) async fn run(args: GatewayArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    args: GatewayArgs,
+    common: Common,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
+    super::follow_log_file_at_hangup()?;
     let config = args.load(&common)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
 
-    let mut server = Server::start(&config).await?;
-    server.lifecycle.end_on_signals()?;
+    let lifecycle = Lifecycle::default();
+    signals.end(&lifecycle);
+    let mut server = Server::start(&config, lifecycle).await?;
     server.reload_with(move || args.load(&common))?;
     let announced = announce(&(server.banner() + "\n"), &server.lifecycle);
     let ended = server.wait().await;
@@ -94,16 +100,21 @@ impl Doors {
 }
 
 impl Server {
-    /// Starts everything that `config` asks for; requests are answered when this returns.
-    pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    /// Starts everything that `config` asks for, unless `lifecycle` ends meanwhile; requests are
+    /// answered when this returns.
+    pub async fn start(config: &Config, lifecycle: Lifecycle) -> anyhow::Result<Server> {
         reload::check_backends(config)?;
-        Server::start_behind(Doors::open(&config.gateway).await?, config).await
+        Server::start_behind(Doors::open(&config.gateway).await?, config, lifecycle).await
     }
 
     /// The same behind `doors` that are open already.
-    pub(super) async fn start_behind(doors: Doors, config: &Config) -> anyhow::Result<Server> {
-        let lifecycle = Lifecycle::default();
-        let started = Server::assemble(doors, config, lifecycle.clone()).await;
+    pub(super) async fn start_behind(
+        doors: Doors,
+        config: &Config,
+        lifecycle: Lifecycle,
+    ) -> anyhow::Result<Server> {
+        let assembling = Server::assemble(doors, config, lifecycle.clone());
+        let started = lifecycle.unless_ending(assembling).await;
         if started.is_err() {
             // Tasks that run already must not cry over their own end.
             lifecycle.end();

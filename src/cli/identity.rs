@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::storage::{MigrationState, Migrations, renew_identity};
+use crate::lifecycle::Signals;
+use crate::shop::BooksId;
+use crate::storage::{DatabaseOptions, MigrationState, Migrations, renew_identity};
 
 use super::Common;
 use super::database::ToolDatabase;
@@ -33,20 +35,22 @@ enum Action {
 }
 
 /// Prints the identity before and after.
-pub async fn run(args: IdentityArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(args: IdentityArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let config = common.load_for_tool()?;
     let Action::Renew = args.action;
-    let database = ToolDatabase::open(&config).await?;
-    let mut migrations = Migrations::connect(&database.options).await?;
+    let (old, new) = ToolDatabase::lend(&config, signals, renew).await?;
+    print(&format!("old  {}\nnew  {}\n", old.0, new.0))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn renew(options: &DatabaseOptions) -> anyhow::Result<(BooksId, BooksId)> {
+    let mut migrations = Migrations::connect(options).await?;
     let status = migrations.status().await?;
     migrations.close().await;
     anyhow::ensure!(
         status.iter().all(|migration| migration.state != MigrationState::Pending),
         "the schema in {} is older than this program; run `merch-store migrate up` first",
-        database.options.location()
+        options.location()
     );
-    let (old, new) = renew_identity(&database.options).await?;
-    database.close().await;
-    print(&format!("old  {}\nnew  {}\n", old.0, new.0))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(renew_identity(options).await?)
 }

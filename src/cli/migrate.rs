@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use tokio::time::{Instant, sleep};
 
-use crate::storage::{AppliedMigration, MigrationState, Migrations};
+use crate::lifecycle::Signals;
+use crate::storage::{AppliedMigration, DatabaseOptions, MigrationState, Migrations};
 
 use super::Common;
 use super::database::ToolDatabase;
@@ -52,20 +53,30 @@ enum Direction {
 }
 
 /// Changes or shows the schema: exit code 1 if that fails or `status` finds one not applied.
-pub async fn run(args: MigrateArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(args: MigrateArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let config = common.load_for_tool()?;
-    let database = ToolDatabase::open(&config).await?;
-    let mut migrations = Migrations::connect(&database.options).await?;
+    let migrating = async |options: &DatabaseOptions| migrate(&args.direction, options).await;
+    let (report, exit_code) = ToolDatabase::lend(&config, signals, migrating).await?;
+    print(&report)?;
+    Ok(exit_code)
+}
+
+/// What there is to say of it, and the exit code.
+async fn migrate(
+    direction: &Direction,
+    options: &DatabaseOptions,
+) -> anyhow::Result<(String, ExitCode)> {
+    let mut migrations = Migrations::connect(options).await?;
     let mut exit_code = ExitCode::SUCCESS;
-    let report = match args.direction {
+    let report = match *direction {
         Direction::Up => match migrations.up().await? {
             applied if applied.is_empty() => "nothing to do: the schema is up to date\n".into(),
             applied => applied.iter().map(|version| format!("applied {version:04}\n")).collect(),
         },
         Direction::Down { count, all, yes } => {
-            let place = database.options.location();
+            let place = options.location();
             nobody_is_connected(&mut migrations, &place).await?;
-            is_meant(migrations.people().await?, &place, yes)?;
+            is_meant(migrations.people().await?, &place, yes).await?;
             match migrations.down(if all { usize::MAX } else { count }).await? {
                 reverted if reverted.is_empty() => "nothing to do: the schema is empty\n".into(),
                 reverted => reverted.iter().map(|it| format!("reverted {it:04}\n")).collect(),
@@ -80,9 +91,7 @@ pub async fn run(args: MigrateArgs, common: Common) -> anyhow::Result<ExitCode> 
         }
     };
     migrations.close().await;
-    database.close().await;
-    print(&report)?;
-    Ok(exit_code)
+    Ok((report, exit_code))
 }
 
 /// Fails while a shop, or anything else of this program, is connected to the database: its
@@ -105,12 +114,12 @@ async fn nobody_is_connected(migrations: &mut Migrations, place: &str) -> anyhow
 }
 
 /// Fails unless whoever runs this wants to take from `people` what they have.
-fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
+async fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
     if people == 0 || yes {
         return Ok(());
     }
     let loss = format!("{people} people are in {place}; what is reverted is lost for ever");
-    match ask(&format!("{loss}. Type yes to go on:"))?.as_deref() {
+    match ask(&format!("{loss}. Type yes to go on:")).await?.as_deref() {
         Some("yes") => Ok(()),
         Some(_) => anyhow::bail!("nothing was changed"),
         None => anyhow::bail!("{loss}; say --yes if that is meant"),

@@ -23,9 +23,10 @@ use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::{Config, InvalidConfig, address};
-use crate::lifecycle::Ended;
+use crate::lifecycle::{Ended, Interrupted, Signals};
 use crate::telemetry;
 
 pub use terminal::complain;
@@ -124,6 +125,18 @@ impl Common {
     }
 }
 
+/// From here on SIGHUP, which would end the process, has its log's file looked for at once; for
+/// commands that serve.
+fn follow_log_file_at_hangup() -> std::io::Result<()> {
+    let mut hangups = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            telemetry::follow_log_file();
+        }
+    });
+    Ok(())
+}
+
 /// Listens on `address`, of which `setting` is what an operator can change.
 async fn listen(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     let listener = TcpListener::bind(address).await;
@@ -141,21 +154,23 @@ fn url(scheme: &str, address: SocketAddr) -> String {
 
 /// Runs the command that the arguments name.
 pub async fn run() -> anyhow::Result<ExitCode> {
+    let signals = Signals::listen()?;
     let (command, common) = match Cli::try_parse().and_then(Cli::command_and_settings) {
         Ok(understood) => understood,
         Err(error) => return usage(&error),
     };
-    match command {
-        Command::Serve(args) => serve::run(args, common).await,
-        Command::Gateway(args) => gateway::run(args, common).await,
-        Command::Up(args) => up::run(args, common).await,
-        Command::Echo(args) => echo::run(args, common).await,
-        Command::Migrate(args) => migrate::run(args, common).await,
-        Command::Identity(args) => identity::run(args, common).await,
-        Command::Seed(args) => seed::run(args, common).await,
-        Command::Audit(_) => audit::run(common).await,
+    let ran = match command {
+        Command::Serve(args) => serve::run(args, common, signals).await,
+        Command::Gateway(args) => gateway::run(args, common, signals).await,
+        Command::Up(args) => up::run(args, common, signals).await,
+        Command::Echo(args) => echo::run(args, common, signals).await,
+        Command::Migrate(args) => migrate::run(args, common, signals).await,
+        Command::Identity(args) => identity::run(args, common, signals).await,
+        Command::Seed(args) => seed::run(args, common, signals).await,
+        Command::Audit(_) => audit::run(common, signals).await,
         Command::Openapi(args) => openapi::run(args),
-    }
+    };
+    ran.or_else(|error| error.downcast::<Interrupted>().map(Interrupted::exit_code))
 }
 
 impl Cli {

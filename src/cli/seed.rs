@@ -9,8 +9,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use secrecy::SecretString;
 
 use crate::auth::password::{self, Password};
+use crate::lifecycle::Signals;
 use crate::shop::Amount;
-use crate::storage::{Migrations, Seed};
+use crate::storage::{DatabaseOptions, Migrations, Seed};
 
 use super::Common;
 use super::database::ToolDatabase;
@@ -44,33 +45,15 @@ pub struct SeedArgs {
 }
 
 /// Migrates, then creates the users that are not there, so many in a transaction.
-pub async fn run(args: SeedArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(args: SeedArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = common.load_for_tool()?;
     let password = Password::parse(args.password).context("--password")?;
     let coins = Amount::new(args.coins).context("--coins must be at least 1")?;
     let hash = password::hash(&password);
 
-    let database = ToolDatabase::open(&config).await?;
-    let mut migrations = Migrations::connect(&database.options).await?;
-    migrations.up().await?;
-    migrations.close().await;
-
-    let mut seed = Seed::connect(&database.options).await?;
-    let progress = ProgressBar::new(args.users.into());
-    progress.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} users, {eta} left")?);
-    let mut created = 0;
-    let mut first = 1;
-    while first <= args.users {
-        let last = first.saturating_add(CHUNK - 1).min(args.users);
-        created += seed.users_insert_many(first, last, coins, &hash).await?;
-        progress.set_position(last.into());
-        let Some(next) = last.checked_add(1) else { break };
-        first = next;
-    }
-    progress.finish_and_clear();
-    seed.finish().await?;
-    database.close().await;
+    let seeding = async |options: &DatabaseOptions| seed(options, args.users, coins, &hash).await;
+    let created = ToolDatabase::lend(&config, signals, seeding).await?;
 
     print(&format!(
         "created {created} users with {} coins each in {:.1} s; {} were there already\n",
@@ -79,4 +62,32 @@ pub async fn run(args: SeedArgs, common: Common) -> anyhow::Result<ExitCode> {
         u64::from(args.users) - created,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// How many of the first `users` were not there.
+async fn seed(
+    options: &DatabaseOptions,
+    users: u32,
+    coins: Amount,
+    hash: &str,
+) -> anyhow::Result<u64> {
+    let mut migrations = Migrations::connect(options).await?;
+    migrations.up().await?;
+    migrations.close().await;
+
+    let mut seed = Seed::connect(options).await?;
+    let progress = ProgressBar::new(users.into());
+    progress.set_style(ProgressStyle::with_template("{bar:40} {pos} of {len} users, {eta} left")?);
+    let mut created = 0;
+    let mut first = 1;
+    while first <= users {
+        let last = first.saturating_add(CHUNK - 1).min(users);
+        created += seed.users_insert_many(first, last, coins, hash).await?;
+        progress.set_position(last.into());
+        let Some(next) = last.checked_add(1) else { break };
+        first = next;
+    }
+    progress.finish_and_clear();
+    seed.finish().await?;
+    Ok(created)
 }

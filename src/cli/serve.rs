@@ -19,7 +19,7 @@ use crate::auth::token::Tokens;
 use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
 use crate::http::{self, Catalogue, Infos, ServerOptions, Shop};
-use crate::lifecycle::{Ended, Lifecycle};
+use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
 
@@ -71,21 +71,27 @@ pub struct Server {
 }
 
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
-pub(super) async fn run(args: ServeArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(
+    args: ServeArgs,
+    common: Common,
+    signals: Signals,
+) -> anyhow::Result<ExitCode> {
     if args.show_config {
         print(DEFAULTS)?;
         return Ok(ExitCode::SUCCESS);
     }
     let address = args.address.map(|address| ("http.address", address.to_string()));
+    super::follow_log_file_at_hangup()?;
     let config = common.load(address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("http.max_connections", config.http.max_connections.get());
 
+    let lifecycle = Lifecycle::default();
+    signals.end(&lifecycle);
     if args.leashed {
-        return run_leashed(&config).await;
+        return run_leashed(&config, lifecycle).await;
     }
-    let server = Server::start(&config).await?;
-    server.lifecycle.end_on_signals()?;
+    let server = Server::start(&config, lifecycle).await?;
     let announced = announce(&(server.banner() + "\n"), &server.lifecycle);
     let ended = server.wait().await;
     announced?;
@@ -93,19 +99,14 @@ pub(super) async fn run(args: ServeArgs, common: Common) -> anyhow::Result<ExitC
 }
 
 /// Serves, and ends when standard input closes, too.
-async fn run_leashed(config: &Config) -> anyhow::Result<ExitCode> {
-    let mut leash = standard_input_closed();
-    let server = tokio::select! {
-        server = Server::start(config) => server?,
-        _ = &mut leash => return Ok(ExitCode::FAILURE),
-    };
-    server.lifecycle.end_on_signals()?;
-    let lifecycle = server.lifecycle.clone();
-    let announced = announce(&format!("{}\n", server.address), &lifecycle);
+async fn run_leashed(config: &Config, lifecycle: Lifecycle) -> anyhow::Result<ExitCode> {
+    let (leash, leashed) = (standard_input_closed(), lifecycle.clone());
     tokio::spawn(async move {
         drop(leash.await);
-        lifecycle.end();
+        leashed.end();
     });
+    let server = Server::start(config, lifecycle).await?;
+    let announced = announce(&format!("{}\n", server.address), &server.lifecycle);
     let ended = server.wait().await;
     announced?;
     Ok(exit_code(ended))
@@ -136,8 +137,9 @@ impl ServeArgs {
 }
 
 impl Server {
-    /// Starts everything that `config` asks for; requests are answered when this returns.
-    pub async fn start(config: &Config) -> anyhow::Result<Server> {
+    /// Starts everything that `config` asks for, unless `lifecycle` ends meanwhile; requests are
+    /// answered when this returns.
+    pub async fn start(config: &Config, lifecycle: Lifecycle) -> anyhow::Result<Server> {
         telemetry::metrics();
         // Before the database: a port that is taken should not cost a minute.
         let listener = listen(config.http.address, "--address or http.address").await?;
@@ -154,14 +156,19 @@ impl Server {
                  good one"
             ),
             (None, secret) => {
-                let own = OwnDatabase::start(&config.data_dir).await?;
+                let starting = OwnDatabase::start(&config.data_dir);
+                let own = lifecycle.unless_ending(starting).await?;
                 let secret = secret.clone().map_or_else(|| own.folder.secret(), Ok)?;
                 (DatabaseOptions::from_url(&own.postgres.url())?, secret, Some(own))
             }
         };
-        prepare_schema(&options, config.database.migrate).await?;
-
-        let lifecycle = Lifecycle::default();
+        let preparing = prepare_schema(&options, config.database.migrate);
+        if let Err(error) = lifecycle.unless_ending(preparing).await {
+            if let Some(own) = own {
+                own.postgres.stop().await;
+            }
+            return Err(error);
+        }
         options.max_connections = config.database.max_connections.get();
         options.acquire_timeout = config.database.acquire_timeout;
         options.statement_timeout = config.database.statement_timeout;

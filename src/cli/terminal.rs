@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use tokio::sync::oneshot;
 
 use crate::lifecycle::Lifecycle;
 
@@ -29,14 +30,20 @@ pub fn announce(text: &str, lifecycle: &Lifecycle) -> anyhow::Result<()> {
 }
 
 /// What somebody at a terminal answers; `None` where nobody can.
-pub fn ask(question: &str) -> anyhow::Result<Option<String>> {
+pub async fn ask(question: &str) -> anyhow::Result<Option<String>> {
     if !io::stdin().is_terminal() {
         return Ok(None);
     }
     write!(io::stderr(), "{question} ").context("cannot write to standard error")?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).context("cannot read the answer")?;
-    Ok(Some(answer.trim().to_owned()))
+    let (told, answered) = oneshot::channel();
+    // A thread of its own: the runtime would not end at a signal while one of its own is reading.
+    std::thread::spawn(move || {
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        // Who asked may be gone.
+        let _ = told.send(read.map(|_| answer.trim().to_owned()));
+    });
+    Ok(Some(answered.await?.context("cannot read the answer")?))
 }
 
 /// Says on standard error why a command failed. Where even that cannot be written the exit code

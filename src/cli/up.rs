@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
-use crate::lifecycle::Ended;
+use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::private_postgres::MAX_CONNECTIONS;
 use crate::storage::DatabaseOptions;
 use crate::telemetry;
@@ -62,41 +62,40 @@ pub struct UpArgs {
 }
 
 /// Serves until a signal comes: exit code 0 only if everything was finished.
-pub async fn run(args: UpArgs, common: Common) -> anyhow::Result<ExitCode> {
+pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let address = args.address.map(|address| ("gateway.address", address.to_string()));
+    super::follow_log_file_at_hangup()?;
     let mut config = common.load(address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
     // Before the database: an address that is taken should not cost a minute.
     let doors = gateway::Doors::open(&config.gateway).await?;
+    let lifecycle = Lifecycle::default();
+    signals.end(&lifecycle);
 
     let mut own = None;
     if config.database.url.is_none() {
         check_connections(args.replicas, config.database.max_connections.get())?;
-        let database = own.insert(OwnDatabase::start(&config.data_dir).await?);
+        let starting = OwnDatabase::start(&config.data_dir);
+        let database = own.insert(lifecycle.unless_ending(starting).await?);
         config.database.url = Some(database.postgres.url().into());
         if config.auth.jwt_secret.is_none() {
             config.auth.jwt_secret = Some(database.folder.secret()?);
         }
     }
-    let mut replicas = Vec::new();
-    let progress = spinner("starting replicas");
-    for number in 1..=args.replicas {
-        progress.set_message(format!("starting replica {number} of {}", args.replicas));
-        let name = format!("replica-{number}");
-        let command = serve_command(&config, common.config.as_deref(), &name)?;
-        replicas.push(Replica::start(name, command).await?);
-    }
-    progress.finish_and_clear();
-
-    let backends = replicas.iter().map(|it| format!("http://{}", it.address()).parse());
-    config.gateway.backends = backends.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
-    let server = gateway::Server::start_behind(doors, &config).await?;
-    server.lifecycle().end_on_signals()?;
+    let starting = start_all(args.replicas, &common, &mut config, doors, lifecycle.clone());
+    let (server, replicas) = match lifecycle.unless_ending(starting).await {
+        Ok(started) => started,
+        Err(error) => {
+            if let Some(own) = own {
+                own.postgres.stop().await;
+            }
+            return Err(error);
+        }
+    };
     let banner = banner(&config, &server, &replicas, own.as_ref())?;
-    let announced = announce(&banner, server.lifecycle());
+    let announced = announce(&banner, &lifecycle);
 
-    let lifecycle = server.lifecycle().clone();
     let ending = CancellationToken::new();
     let patience = config.shutdown.grace + config.shutdown.deadline + CLOSE_DEADLINE;
     let mut kept = JoinSet::new();
@@ -131,6 +130,29 @@ pub async fn run(args: UpArgs, common: Common) -> anyhow::Result<ExitCode> {
     tracing::info!("everything stopped");
     announced?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts the replicas and then, with them behind it, the gateway. Dropped, they are killed.
+async fn start_all(
+    number: u16,
+    common: &Common,
+    config: &mut Config,
+    doors: gateway::Doors,
+    lifecycle: Lifecycle,
+) -> anyhow::Result<(gateway::Server, Vec<Replica>)> {
+    let mut replicas = Vec::new();
+    let progress = spinner("starting replicas");
+    for at in 1..=number {
+        progress.set_message(format!("starting replica {at} of {number}"));
+        let name = format!("replica-{at}");
+        let command = serve_command(config, common.config.as_deref(), &name)?;
+        replicas.push(Replica::start(name, command).await?);
+    }
+    progress.finish_and_clear();
+    let backends = replicas.iter().map(|it| format!("http://{}", it.address()).parse());
+    config.gateway.backends = backends.collect::<Result<_, _>>().map_err(anyhow::Error::msg)?;
+    let server = gateway::Server::start_behind(doors, config, lifecycle).await?;
+    Ok((server, replicas))
 }
 
 /// Whether so many replicas with pools of `pool` connections fit the private PostgreSQL.

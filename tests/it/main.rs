@@ -38,6 +38,7 @@ mod references;
 mod requests;
 mod seed;
 mod send_coin;
+mod signals;
 mod structure;
 mod tokens;
 mod up;

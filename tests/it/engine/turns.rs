@@ -3,6 +3,7 @@
 
 use futures::future::join_all;
 use merch_store::cli::serve::Server;
+use merch_store::lifecycle::Lifecycle;
 
 use crate::support::proxy::{Fault, Proxy, Stage};
 use crate::support::shop::{Bank, config};
@@ -64,7 +65,7 @@ async fn two_shops_that_cannot_take_turns_both_make_progress() {
         config.engine.max_attempts = 1000.try_into().unwrap();
         config.engine.replay_deadline = LONG;
         config.http.request_timeout = LONG;
-        let server = Server::start(&config).await.unwrap();
+        let server = Server::start(&config, Lifecycle::default()).await.unwrap();
         let base = format!("http://{}", server.address());
         tokio::spawn(server.wait());
         shops.push((base, proxy));

@@ -237,7 +237,7 @@ async fn a_gateway_goes_on_with_the_settings_that_it_is_told_to_read_again() {
     };
     let written = Arc::new(Mutex::new("http://127.0.0.1:1".to_owned()));
     let first = settings(&written.lock().unwrap()).unwrap();
-    let mut server = Server::start(&first).await.unwrap();
+    let mut server = Server::start(&first, Lifecycle::default()).await.unwrap();
     let read = written.clone();
     server.reload_with(move || settings(&read.lock().unwrap())).unwrap();
     let asks = async |method: &str, path: &str| {

@@ -31,7 +31,7 @@ impl TestGateway {
         config.gateway.backends =
             backends.iter().map(|address| format!("http://{address}").parse().unwrap()).collect();
         settings(&mut config);
-        let server = Server::start(&config).await.unwrap();
+        let server = Server::start(&config, Lifecycle::default()).await.unwrap();
         let (address, lifecycle) = (server.address(), server.lifecycle().clone());
         TestGateway { address, lifecycle, serving: tokio::spawn(server.wait()) }
     }

@@ -75,7 +75,7 @@ impl TestShop {
     }
 
     async fn start(database: TestDatabase, config: &Config) -> TestShop {
-        let server = Server::start(config).await.unwrap();
+        let server = Server::start(config, Lifecycle::default()).await.unwrap();
         let address = server.address();
         TestShop {
             base: format!("http://{address}"),
@@ -91,7 +91,7 @@ impl TestShop {
     pub async fn replica(&self, change: impl FnOnce(&mut Config)) -> String {
         let mut config = config(self.database.url().as_str());
         change(&mut config);
-        let server = Server::start(&config).await.unwrap();
+        let server = Server::start(&config, Lifecycle::default()).await.unwrap();
         let base = format!("http://{}", server.address());
         tokio::spawn(server.wait());
         base
@@ -207,7 +207,7 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start(url: &str) -> Replica {
-        let server = Server::start(&config(url)).await.unwrap();
+        let server = Server::start(&config(url), Lifecycle::default()).await.unwrap();
         Replica {
             people: Vec::new(),
             base: format!("http://{}", server.address()),
