@@ -6,8 +6,12 @@ use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use metrics::{Gauge, gauge};
+use precis_profiles::OpaqueString;
+use precis_profiles::precis_core::profile::{Profile, Rules};
+use precis_profiles::precis_core::{DerivedPropertyValue, FreeformClass, StringClass};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use unicode_normalization::UnicodeNormalization;
 
 /// The longest password, in bytes. Every byte counts: nothing is cut off.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
@@ -36,6 +40,11 @@ pub enum InvalidPassword {
     /// White space, of any kind that Unicode knows, is at either end.
     #[error("password must not start or end with a space")]
     OuterSpace,
+    /// RFC 8265 keeps a character of it out of passwords. Accounts from before may have it.
+    #[error(
+        "password must not contain invisible characters, or others that keyboards do not agree on"
+    )]
+    Forbidden,
 }
 
 /// Hashes passwords: so many at once, so many waiting, no more.
@@ -65,7 +74,10 @@ impl Password {
         let plain = text.expose_secret();
         if plain.is_empty() {
             Err(InvalidPassword::Empty)
-        } else if plain.len() > MAX_PASSWORD_BYTES {
+        } else if plain.len() > MAX_PASSWORD_BYTES
+            // A letter may be typed with more bytes than it is hashed with.
+            && plain.nfc().map(char::len_utf8).sum::<usize>() > MAX_PASSWORD_BYTES
+        {
             Err(InvalidPassword::TooLong)
         } else if plain.chars().any(char::is_control) {
             Err(InvalidPassword::ControlCharacter)
@@ -78,6 +90,31 @@ impl Password {
 }
 
 impl Password {
+    /// The password as that of a new account is hashed, or why it cannot be one: RFC 8265's
+    /// OpaqueString, so that it is the same whatever it is typed on. What was not yet assigned in
+    /// the profile's Unicode may be an emoji, and passes.
+    pub fn prepared(&self) -> Result<Password, InvalidPassword> {
+        let typed = self.0.expose_secret();
+        if typed.is_ascii() {
+            return Ok(self.clone());
+        }
+        let (profile, class) = (OpaqueString::new(), FreeformClass::default());
+        let is_assigned =
+            |it: &char| class.get_value_from_char(*it) != DerivedPropertyValue::Unassigned;
+        let composed: SecretString = typed.nfc().collect::<String>().into();
+        let composed = composed.expose_secret();
+        let assigned: SecretString =
+            composed.chars().filter(is_assigned).collect::<String>().into();
+        let assigned = assigned.expose_secret();
+        if !assigned.is_empty() && profile.prepare(assigned).is_err() {
+            return Err(InvalidPassword::Forbidden);
+        }
+        let mapped = profile.additional_mapping_rule(composed);
+        mapped
+            .map(|text| Password(text.into_owned().into()))
+            .map_err(|_| InvalidPassword::Forbidden)
+    }
+
     /// The password itself, for a keyed digest.
     pub(super) fn as_secret(&self) -> &SecretString {
         &self.0
@@ -107,13 +144,14 @@ impl Hasher {
 }
 
 impl Place {
-    /// The PHC string of `password`, with a salt of its own.
+    /// The PHC string of `password`, which should be prepared, with a salt of its own.
     pub async fn hash(&mut self, password: &Password) -> Arc<str> {
         let password = password.clone();
         self.run(move || hash(&password)).await
     }
 
-    /// Whether `password` is the one that `phc` was made from.
+    /// Whether `password` is the one that `phc` was made from, as it is prepared or, for accounts
+    /// from before, as it was typed. Two hashes only where those differ.
     pub async fn verify(&mut self, password: &Password, phc: String) -> bool {
         let password = password.clone();
         self.run(move || verify(&password, &phc)).await
@@ -149,7 +187,13 @@ fn verify(password: &Password, phc: &str) -> bool {
         tracing::error!("a stored password hash is not a PHC string");
         return false;
     };
-    argon2id().verify_password(password.0.expose_secret().as_bytes(), &phc).is_ok()
+    let is_right = |password: &Password| {
+        argon2id().verify_password(password.0.expose_secret().as_bytes(), &phc).is_ok()
+    };
+    let prepared = password.prepared().ok();
+    let differs =
+        prepared.as_ref().is_none_or(|it| it.0.expose_secret() != password.0.expose_secret());
+    prepared.is_some_and(|it| is_right(&it)) || (differs && is_right(password))
 }
 
 /// 19 MiB, two passes, one lane: the first choice of OWASP's password storage cheat sheet.
@@ -198,6 +242,54 @@ mod tests {
         ] {
             assert_eq!(Password::parse(text.into()).err(), expected, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_password_is_the_same_whatever_it_is_typed_on() {
+        for (typed, prepared) in [
+            ("secret", "secret"),
+            ("пароль", "пароль"),
+            ("e\u{301}", "é"),
+            ("a\u{a0}b\u{3000}c", "a b c"),
+            ("\u{1100}\u{1161}", "가"),
+            // Case and width count, and so does what is not in the profile's Unicode yet.
+            ("Ａa", "Ａa"),
+            ("☠ 😀", "☠ 😀"),
+            ("\u{1fae0}", "\u{1fae0}"),
+            ("👍\u{1f3fd}", "👍\u{1f3fd}"),
+        ] {
+            let password = password(typed).prepared().unwrap();
+            assert_eq!(password.0.expose_secret(), prepared, "{typed:?}");
+            let again = password.prepared().unwrap();
+            assert_eq!(again.0.expose_secret(), prepared, "{typed:?}");
+        }
+        for forbidden in
+            ["a\u{200b}b", "a\u{202e}b", "a\u{ad}b", "\u{feff}ab", "\u{115f}", "a\u{fffe}"]
+        {
+            assert_eq!(password(forbidden).prepared().err(), Some(InvalidPassword::Forbidden));
+        }
+    }
+
+    #[test]
+    fn a_password_from_before_is_right_as_it_was_typed() {
+        for typed in ["e\u{301}", "a\u{a0}b", "a\u{200b}b"] {
+            let phc = hash(&password(typed));
+            assert!(verify(&password(typed), &phc), "{typed:?}");
+            assert!(!verify(&password("é"), &phc), "{typed:?}");
+        }
+        let phc = hash(&password("é").prepared().unwrap());
+        for (typed, right) in [("é", true), ("e\u{301}", true), ("e", false)] {
+            assert_eq!(verify(&password(typed), &phc), right, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_as_long_as_what_is_hashed() {
+        let decomposed = "e\u{301}".repeat(400);
+        assert_eq!(decomposed.len(), 1200);
+        assert!(Password::parse(decomposed.into()).is_ok());
+        let too_long = Password::parse("e\u{301}".repeat(513).into());
+        assert_eq!(too_long.err(), Some(InvalidPassword::TooLong));
     }
 
     #[test]

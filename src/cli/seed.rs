@@ -48,7 +48,8 @@ pub struct SeedArgs {
 pub async fn run(args: SeedArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = common.load_for_tool()?;
-    let password = Password::parse(args.password).context("--password")?;
+    let password = Password::parse(args.password).and_then(|password| password.prepared());
+    let password = password.context("--password")?;
     let coins = Amount::new(args.coins).context("--coins must be at least 1")?;
     let hash = password::hash(&password);
 

@@ -21,10 +21,12 @@ use super::extract::JsonBody;
 /// Who is logging in, or signing up.
 #[derive(Deserialize, ToSchema)]
 pub struct AuthRequest {
-    /// 1 to 255 characters, no control characters, no space at either end.
+    /// 1 to 255 characters, no control characters, no space at either end. A new one is made of
+    /// letters and digits of any script, single spaces and the signs of ASCII (RFC 8265).
     #[schema(example = "alice")]
     username: String,
-    /// 1 to 1024 bytes, no control characters, no space at either end.
+    /// 1 to 1024 bytes, no control characters, no space at either end; in a new account nothing
+    /// that is invisible (RFC 8265).
     #[schema(value_type = String, format = Password, example = "correct horse")]
     password: SecretString,
 }
@@ -46,7 +48,7 @@ pub async fn auth(
     State(shop): State<Arc<Shop>>,
     JsonBody(request): JsonBody<AuthRequest>,
 ) -> Result<Json<AuthResponse>, ApiError> {
-    let username = Username::parse(&request.username)?;
+    let username = Username::typed(&request.username)?;
     let password = Password::parse(request.password)?;
 
     let owner = match recall(&shop, &username, &password).await? {
@@ -101,12 +103,13 @@ async fn sign_up(
     username: &Username,
     password: &Password,
 ) -> Result<Owner, ApiError> {
-    let password_hash = place.hash(password).await;
-    let command = Command::OpenAccount { username: username.clone(), password_hash };
+    let new = username.canonical()?;
+    let password_hash = place.hash(&password.prepared()?).await;
+    let command = Command::OpenAccount { username: new.clone(), password_hash };
     match shop.engine.submit(command).await?.result {
         Ok(Receipt::Opened(account)) => {
             let books = shop.database.books().ok_or(ApiError::Internal)?.id;
-            Ok(Owner { account, username: username.clone(), books })
+            Ok(Owner { account, username: new, books })
         }
         // Somebody was quicker: this is a login like any other.
         Err(Refusal::UsernameTaken) => {

@@ -57,6 +57,6 @@ fn parse(body: &[u8]) -> Result<Action, Refusal> {
     let request: SendCoinRequest = json_object(body).map_err(|_| Refusal::Malformed)?;
     let amount = Amount::new(request.amount).ok_or(Refusal::AmountNotPositive)?;
     // Nobody can be called what is not a username.
-    let to = Username::parse(&request.to_user).map_err(|_| Refusal::UnknownRecipient)?;
+    let to = Username::typed(&request.to_user).map_err(|_| Refusal::UnknownRecipient)?;
     Ok(Action::Transfer { to, amount })
 }

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::shop::{AccountId, BooksId, Owner, Username};
 
+use super::spellings::Spellings;
 use super::{Database, StorageError};
 
 /// What a password is checked against.
@@ -18,34 +19,45 @@ pub struct Credentials {
 }
 
 impl Database {
-    /// The credentials of `username`, if there is such an account.
+    /// The credentials of `username`, if there is such an account: as it was typed first, then
+    /// as new accounts spell it, then as one from before does.
     pub async fn credentials_fetch(
         &self,
         username: &Username,
     ) -> Result<Option<Credentials>, StorageError> {
-        let username = username.clone();
-        let row: Option<(i64, String, String, Uuid)> = self
+        let spellings = Spellings::of(username);
+        let asked = spellings.clone();
+        let rows: Vec<(i64, String, String, Uuid)> = self
             .run(move |connection| {
-                let username = username.clone();
+                let asked = asked.clone();
                 Box::pin(async move {
                     sqlx::query_as(
                         "SELECT users.id, username, password_hash, identity.id
                          FROM users, identity
-                         WHERE username = $1 AND table_oid = identity.tableoid",
+                         WHERE username = ANY($1) AND table_oid = identity.tableoid
+                         UNION ALL
+                         SELECT users.id, username, password_hash, identity.id
+                         FROM users, identity
+                         WHERE normalize(username, NFKC) = $2
+                         AND username IS NOT NFKC NORMALIZED
+                         AND table_oid = identity.tableoid",
                     )
-                    .bind(username.as_str())
-                    .fetch_optional(connection)
+                    .bind(asked.texts())
+                    .bind(asked.canonical().map(Username::as_str))
+                    .fetch_all(connection)
                     .await
                 })
             })
             .await?;
-        let Some((id, username, password_hash, books)) = row else { return Ok(None) };
-        let owner = Owner {
-            account: AccountId(id),
-            username: stored(id, &username)?,
-            books: BooksId(books),
-        };
-        Ok(Some(Credentials { owner, password_hash }))
+        let mut found = Vec::with_capacity(rows.len());
+        for (id, username, password_hash, books) in rows {
+            let (account, username) = (AccountId(id), stored(id, &username)?);
+            let owner = Owner { account, username, books: BooksId(books) };
+            found.push(Credentials { owner, password_hash });
+        }
+        let distance = |it: &Credentials| spellings.distance(it.owner.account, &it.owner.username);
+        found.retain(|it| distance(it).is_some());
+        Ok(found.into_iter().min_by_key(distance))
     }
 
     /// The names of the accounts with these numbers, in the same order; the database is asked

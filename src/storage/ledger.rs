@@ -10,6 +10,7 @@ use crate::shop::{
 };
 
 use super::names::{Known, Names};
+use super::spellings::Spellings;
 use super::{StorageError, Transaction};
 
 /// `outcome` of an idempotency key whose request was carried out.
@@ -23,7 +24,7 @@ impl Transaction<'_> {
         let names = self.writer.names.clone();
         let known = names.known();
         let mentioned = Mentioned::by(commands, known, &names, &mut ledger);
-        // kind, id, number, name, fingerprint, outcome: one shape for all six reads.
+        // kind, id, number, name, fingerprint, outcome: one shape for all seven reads.
         type Row = (i16, i64, i64, Option<String>, Option<Vec<u8>>, Option<String>);
         let rows: Vec<Row> = self
             .writer
@@ -51,7 +52,12 @@ impl Transaction<'_> {
                        (SELECT 1 FROM users WHERE users.username = newcomer.username)
                      UNION ALL
                      SELECT 5::int2, 0, 0, NULL, uuid_send(id), NULL
-                     FROM identity WHERE table_oid = identity.tableoid",
+                     FROM identity WHERE table_oid = identity.tableoid
+                     UNION ALL
+                     SELECT 6::int2, users.id, balance.coins, users.username, NULL, NULL
+                     FROM users JOIN balance ON balance.user_id = users.id
+                     WHERE normalize(users.username, NFKC) = ANY($7)
+                     AND users.username IS NOT NFKC NORMALIZED",
                 )
                 .bind(&mentioned.accounts)
                 .bind(&mentioned.usernames)
@@ -59,11 +65,13 @@ impl Transaction<'_> {
                 .bind(&mentioned.key_owners)
                 .bind(&mentioned.keys)
                 .bind(&mentioned.newcomers)
+                .bind(&mentioned.canonical)
                 .fetch_all(connection)
                 .await
             })
             .await?;
 
+        let mut others = Vec::new();
         for (kind, id, number, name, fingerprint, outcome) in rows {
             let name = name.as_deref();
             let account = AccountId(id);
@@ -71,7 +79,10 @@ impl Transaction<'_> {
                 0 => balance(number).map(|coins| {
                     ledger.balances.insert(account, coins);
                 }),
-                1 => username(name).zip(balance(number)).map(|(username, coins)| {
+                1 | 6 => username(name).zip(balance(number)).map(|(username, coins)| {
+                    if kind == 6 {
+                        others.push((username.clone(), account));
+                    }
                     names.remember(known, account, &username);
                     ledger.owners.insert(account, username.clone());
                     ledger.accounts.insert(username, account);
@@ -92,6 +103,7 @@ impl Transaction<'_> {
                 StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
             })?;
         }
+        mentioned.settle_spellings(&others, &mut ledger);
         if ledger.books.is_none() || ledger.books != known.books.map(|books| books.id) {
             // What was remembered, and is in the ledger now, was of others.
             self.writer.leave();
@@ -242,11 +254,14 @@ impl Transaction<'_> {
 /// What a batch mentions, each thing once, sorted: an index is walked in one direction.
 struct Mentioned<'batch> {
     accounts: Vec<i64>,
-    usernames: Vec<&'batch str>,
+    usernames: Vec<String>,
     items: Vec<&'batch str>,
     key_owners: Vec<i64>,
     keys: Vec<&'batch str>,
     newcomers: Vec<&'batch str>,
+    /// Names that are not known, as they were typed and as new accounts spell them.
+    spellings: Vec<Spellings>,
+    canonical: Vec<String>,
 }
 
 impl<'batch> Mentioned<'batch> {
@@ -258,13 +273,16 @@ impl<'batch> Mentioned<'batch> {
         ledger: &mut Ledger,
     ) -> Mentioned<'batch> {
         let mut accounts = Vec::with_capacity(commands.len());
-        let mut usernames = Vec::with_capacity(commands.len());
+        let (mut usernames, mut spellings) = (Vec::new(), Vec::new());
         let mut items = Vec::new();
         let mut keys = Vec::new();
         let mut newcomers = Vec::new();
         let (known_accounts, owners) = (&mut ledger.accounts, &mut ledger.owners);
         let mut is_known = |username: &Username, accounts: &mut Vec<i64>| {
-            let Some(account) = names.account(known, username) else { return false };
+            let Some(account) = names.account(known, username) else {
+                spellings.push(Spellings::of(username));
+                return false;
+            };
             accounts.push(account.0);
             known_accounts.insert(username.clone(), account);
             true
@@ -273,7 +291,6 @@ impl<'batch> Mentioned<'batch> {
             match command {
                 Command::OpenAccount { username, .. } => {
                     if !is_known(username, &mut accounts) {
-                        usernames.push(username.as_str());
                         newcomers.push(username.as_str());
                     }
                 }
@@ -284,13 +301,11 @@ impl<'batch> Mentioned<'batch> {
                             owners.insert(by.account, username);
                         }
                         // Asked for by name, as somebody who is sent coins.
-                        None => usernames.push(by.username.as_str()),
+                        None => usernames.push(by.username.to_string()),
                     }
                     match action {
                         Ok(Action::Transfer { to, .. }) => {
-                            if !is_known(to, &mut accounts) {
-                                usernames.push(to.as_str());
-                            }
+                            is_known(to, &mut accounts);
                         }
                         Ok(Action::Purchase { item }) => items.push(item.as_str()),
                         Err(_) => {}
@@ -299,6 +314,9 @@ impl<'batch> Mentioned<'batch> {
                 }
             }
         }
+        usernames.extend(spellings.iter().flat_map(|it| it.texts()).map(str::to_owned));
+        let canonical = spellings.iter().filter_map(|it| it.canonical()).map(Username::to_string);
+        let canonical = each_once(canonical.collect());
         let (key_owners, keys) = each_once(keys).into_iter().unzip();
         Mentioned {
             accounts: each_once(accounts),
@@ -307,6 +325,25 @@ impl<'batch> Mentioned<'batch> {
             key_owners,
             keys,
             newcomers: each_once(newcomers),
+            spellings,
+            canonical,
+        }
+    }
+
+    /// Puts the accounts that were found by another spelling than the typed one into `ledger`
+    /// under the typed one. `others` are those of them that no new account would have.
+    fn settle_spellings(&self, others: &[(Username, AccountId)], ledger: &mut Ledger) {
+        for spelled in &self.spellings {
+            if ledger.accounts.contains_key(spelled.typed()) {
+                continue;
+            }
+            let canonical = spelled.canonical().and_then(|it| ledger.accounts.get_key_value(it));
+            let candidates = canonical.into_iter().chain(others.iter().map(|(it, at)| (it, at)));
+            let nearest =
+                candidates.filter_map(|(it, account)| spelled.distance(*account, it)).min();
+            if let Some((_, account)) = nearest {
+                ledger.accounts.insert(spelled.typed().clone(), account);
+            }
         }
     }
 }

@@ -18,6 +18,7 @@ mod merch;
 mod migrate;
 mod names;
 mod seed;
+mod spellings;
 mod transaction;
 
 pub use accounts::Credentials;

@@ -30,6 +30,7 @@ mod merch;
 mod metrics;
 mod migrations;
 mod model;
+mod names;
 mod odd_places;
 mod outage;
 mod printing;
