@@ -7,15 +7,17 @@ use axum::Json;
 use axum::extract::State;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::auth::password::{Password, Place};
 use crate::shop::ledger::{Command, Receipt, Refusal};
-use crate::shop::{Owner, Username};
+use crate::shop::{InvalidUsername, Owner, Username};
 use crate::storage::Credentials;
+use crate::web::document::Responses;
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors};
+use super::docs;
+use super::error::ApiError;
 use super::extract::JsonBody;
 
 /// Who is logging in, or signing up.
@@ -23,11 +25,12 @@ use super::extract::JsonBody;
 pub struct AuthRequest {
     /// 1 to 255 characters, no control characters, no space at either end. A new one is made of
     /// letters and digits of any script, single spaces and the signs of ASCII (RFC 8265).
-    #[schema(example = "alice")]
+    #[schema(example = "alice", min_length = 1, max_length = 255)]
     username: String,
     /// 1 to 1024 bytes, no control characters, no space at either end; in a new account nothing
     /// that is invisible (RFC 8265).
     #[schema(value_type = String, format = Password, example = "correct horse")]
+    #[schema(min_length = 1, max_length = 1024)]
     password: SecretString,
 }
 
@@ -38,11 +41,28 @@ pub struct AuthResponse {
     token: String,
 }
 
+/// Why nobody is logged in.
+struct LoginRefusals;
+
+impl IntoResponses for LoginRefusals {
+    fn responses() -> Responses {
+        let invalid = ApiError::from(InvalidUsername::Empty);
+        docs::refusals([invalid, ApiError::WrongPassword])
+    }
+}
+
 /// Log in; somebody unknown gets an account with 1000 coins.
 #[utoipa::path(
     post, path = "/api/auth", tag = "shop", operation_id = "login", security(()),
     request_body = AuthRequest,
-    responses((status = OK, description = "Logged in.", body = AuthResponse), CommonErrors),
+    responses(
+        (status = OK, description = "Logged in.", body = AuthResponse, links(
+            ("info" = (operation_id = "getInfo", description = "With the token.")),
+            ("thanks" = (operation_id = "sendCoin", description = "From somebody else.",
+                request_body = json!({"toUser": "$request.body#/username", "amount": 1}))),
+        )),
+        LoginRefusals,
+    ),
 )]
 pub async fn auth(
     State(shop): State<Arc<Shop>>,

@@ -6,19 +6,45 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
+use utoipa::IntoResponses;
 
-use crate::shop::ItemName;
 use crate::shop::ledger::{Action, Command, Order, Refusal};
+use crate::shop::{InvalidIdempotencyKey, ItemName};
+use crate::web::document::Responses;
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors, KeyErrors};
+use super::docs;
+use super::error::ApiError;
 use super::extract::{Admitted, Authenticated, KeyHeader, OptionalKey};
+
+/// What a purchase comes to.
+struct BuyOutcomes;
+
+impl IntoResponses for BuyOutcomes {
+    fn responses() -> Responses {
+        docs::outcomes(
+            "Bought.",
+            [
+                ApiError::from(InvalidIdempotencyKey),
+                ApiError::Refused(Refusal::UnknownItem),
+                ApiError::Refused(Refusal::InsufficientCoins),
+                ApiError::Unauthorized,
+                ApiError::Refused(Refusal::UnknownAccount),
+                ApiError::Refused(Refusal::KeyReused),
+            ],
+        )
+    }
+}
 
 /// Buy an item.
 #[utoipa::path(
     get, path = "/api/buy/{item}", tag = "shop", operation_id = "buy",
-    params(("item" = String, Path, description = "What to buy.", example = "cup"), KeyHeader),
-    responses((status = OK, description = "Bought."), KeyErrors, CommonErrors),
+    params(
+        ("item" = String, Path, description = "What to buy.", example = "cup",
+            pattern = "^[a-z0-9-]{1,64}$"),
+        KeyHeader,
+    ),
+    responses(BuyOutcomes),
 )]
 pub async fn buy(
     State(shop): State<Arc<Shop>>,
@@ -38,8 +64,12 @@ pub async fn buy(
 /// Buy an item: the same as GET.
 #[utoipa::path(
     post, path = "/api/buy/{item}", tag = "shop", operation_id = "buyByPost",
-    params(("item" = String, Path, description = "What to buy.", example = "cup"), KeyHeader),
-    responses((status = OK, description = "Bought."), KeyErrors, CommonErrors),
+    params(
+        ("item" = String, Path, description = "What to buy.", example = "cup",
+            pattern = "^[a-z0-9-]{1,64}$"),
+        KeyHeader,
+    ),
+    responses(BuyOutcomes),
 )]
 pub async fn buy_by_post(
     shop: State<Arc<Shop>>,

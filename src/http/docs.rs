@@ -5,12 +5,77 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
+use utoipa::IntoResponses;
+use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{
+    ComponentsBuilder, InfoBuilder, OpenApi, OpenApiBuilder, RefOr, ResponseBuilder, Server,
+};
 
+use crate::shop::ledger::Refusal;
 use crate::web::docs;
+use crate::web::document::{self, Responses, Shown, Told};
 
 use super::error::ApiError;
+
+/// Headers of the shop's answers, beside those that errors of a status always have.
+const TOLD: [Told; 3] = [
+    Told {
+        name: "X-Request-Id",
+        description: "The request's own, if it is short and plain, or a new one; it is in the log.",
+        example: "5f0c7b6a9e3d4c21b8a7d6e5f4c3b2a1",
+        statuses: &[],
+    },
+    Told {
+        name: "RateLimit-Policy",
+        description: "Where clients are held to a limit: its capacity, and in how many seconds it \
+                      flows back.",
+        example: r#""default";q=200;w=2"#,
+        statuses: &[],
+    },
+    Told {
+        name: "RateLimit",
+        description: "Where clients are held to a limit: how many requests are left, and in how \
+                      many seconds all of them are back.",
+        example: r#""default";r=199;t=1"#,
+        statuses: &[],
+    },
+];
+
+/// The header that answers to orders alone may have.
+const REPLAYED: Told = Told {
+    name: "Idempotency-Replayed",
+    description: "`true`: an earlier request with this key was answered so, and nothing moved.",
+    example: "true",
+    statuses: &["200", "400"],
+};
+
+/// What a gateway in front may say in the shop's place.
+const OF_A_GATEWAY: [(StatusCode, &str, &str); 5] = [
+    (
+        StatusCode::BAD_GATEWAY,
+        "backend_unreachable",
+        "no server could be reached; try again shortly",
+    ),
+    (
+        StatusCode::BAD_GATEWAY,
+        "answer_lost",
+        "the server's answer was lost and it is not known whether this was done; look before you \
+         try again, or always send an Idempotency-Key",
+    ),
+    (StatusCode::SERVICE_UNAVAILABLE, "no_backend", "no server is available; try again shortly"),
+    (
+        StatusCode::GATEWAY_TIMEOUT,
+        "answer_late",
+        "this took too long and may still be done; look before you try again, or always send an \
+         Idempotency-Key",
+    ),
+    (
+        StatusCode::LOOP_DETECTED,
+        "loop_detected",
+        "this request goes round in circles: a gateway is its own backend",
+    ),
+];
 
 /// The document without its operations, which the handlers add.
 pub fn document() -> OpenApi {
@@ -21,13 +86,16 @@ pub fn document() -> OpenApi {
         .build();
     OpenApiBuilder::new()
         .info(
-            InfoBuilder::new().title("merch-store").version(env!("CARGO_PKG_VERSION")).description(
-                Some(
+            InfoBuilder::new()
+                .title("merch-store")
+                .version(env!("CARGO_PKG_VERSION"))
+                .license(Some(document::license()))
+                .description(Some(
                     "A company's internal merch shop. Everybody starts with 1000 coins, gives \
                      coins to colleagues and buys merch with them.",
-                ),
-            ),
+                )),
         )
+        .servers(Some([Server::new("/"), Server::new("http://localhost:8080")]))
         .components(Some(
             ComponentsBuilder::new()
                 .security_scheme("BearerAuth", SecurityScheme::Http(bearer))
@@ -35,6 +103,65 @@ pub fn document() -> OpenApi {
         ))
         .security(Some([SecurityRequirement::new("BearerAuth", Vec::<String>::new())]))
         .build()
+}
+
+/// Adds what no handler knows: what any operation may end in, here or in a gateway in front.
+pub fn complete(document: &mut OpenApi) {
+    let errors = [
+        ApiError::NotFound,
+        ApiError::MethodNotAllowed,
+        ApiError::BodyTooLarge,
+        ApiError::BodyTimeout,
+        ApiError::RateLimited,
+        ApiError::Internal,
+        ApiError::HashingQueueFull,
+        ApiError::QueueFull,
+        ApiError::DatabaseAway,
+        ApiError::DatabaseSlow,
+        ApiError::Contention,
+        ApiError::OutcomeUnknown,
+        ApiError::Timeout,
+    ];
+    let of_a_gateway = OF_A_GATEWAY.map(|(status, code, errors)| Shown::new(status, code, errors));
+    let errors = errors.iter().map(ApiError::shown).chain(of_a_gateway);
+    document::complete(document, &TOLD, errors.collect());
+    document::describe_header(document, &REPLAYED);
+}
+
+/// What an operation may end in that needs a token and no more.
+pub struct Guarded;
+
+impl IntoResponses for Guarded {
+    fn responses() -> Responses {
+        refusals([malformed(), ApiError::Unauthorized, ApiError::Refused(Refusal::UnknownAccount)])
+    }
+}
+
+/// What any request may be refused for.
+pub fn malformed() -> ApiError {
+    ApiError::BadRequest("the request is not well-formed HTTP/1.1".into())
+}
+
+/// What an operation may end in, beside what any may.
+pub fn refusals<const N: usize>(errors: [ApiError; N]) -> Responses {
+    document::responses(errors.iter().chain([&ApiError::Internal]).map(ApiError::shown))
+}
+
+/// What an order may end in: being `done`, or an error; either may have been answered before.
+pub fn outcomes<const N: usize>(done: &str, errors: [ApiError; N]) -> Responses {
+    let link = |operation, why| {
+        RefOr::T(LinkBuilder::new().operation_id(operation).description(why).build())
+    };
+    let done = ResponseBuilder::new()
+        .description(done)
+        .link("info", link("getInfo", "The coins that are left."))
+        .link("history", link("getHistory", "The newest movement is this one."));
+    let mut outcomes = refusals(errors);
+    outcomes.insert("200".into(), done.build().into());
+    for (status, outcome) in &mut outcomes {
+        document::tell(status, outcome, &[REPLAYED]);
+    }
+    outcomes
 }
 
 /// Serves `openapi` and the page around it.

@@ -5,8 +5,6 @@ use std::any::Any;
 use axum::Json;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
-use utoipa::{IntoResponses, ToSchema};
 
 use crate::auth::password::{HashingQueueFull, InvalidPassword};
 use crate::auth::token::InvalidToken;
@@ -15,6 +13,7 @@ use crate::shop::ledger::Refusal;
 use crate::shop::{InvalidIdempotencyKey, InvalidUsername};
 use crate::storage::StorageError;
 use crate::telemetry::is_news;
+use crate::web::document::Shown;
 
 /// What a client is told instead of what it asked for.
 #[derive(Clone, Debug)]
@@ -56,43 +55,6 @@ pub enum ApiError {
     ShuttingDown,
     /// A defect, or a database that is not as we left it; the log says more.
     Internal,
-}
-
-/// The body of every error.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorResponse {
-    /// What is wrong, for people.
-    pub errors: String,
-    /// What is wrong, for machines.
-    #[schema(example = "insufficient_coins")]
-    pub code: String,
-}
-
-/// The errors that any operation can end in.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "only the derived documentation is used")]
-pub enum CommonErrors {
-    /// The request is not well-formed, or the shop refuses it; nothing changed.
-    #[response(status = 400)]
-    BadRequest(ErrorResponse),
-    /// There is no valid token, or the password is wrong.
-    #[response(status = 401)]
-    Unauthorized(ErrorResponse),
-    /// Something is broken here; it was logged.
-    #[response(status = 500)]
-    Internal(ErrorResponse),
-    /// Too busy, or the database is away; try again after `Retry-After` seconds.
-    #[response(status = 503)]
-    Unavailable(ErrorResponse),
-}
-
-/// The error that an idempotency key adds.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "only the derived documentation is used")]
-pub enum KeyErrors {
-    /// The key was used for another request.
-    #[response(status = 422)]
-    KeyReused(ErrorResponse),
 }
 
 impl ApiError {
@@ -181,12 +143,16 @@ impl ApiError {
             ApiError::Internal => "something is broken here; it was logged".into(),
         }
     }
+
+    /// As it is answered.
+    pub fn shown(&self) -> Shown {
+        Shown::new(self.status(), self.code(), self.message())
+    }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        let body = ErrorResponse { errors: self.message(), code: self.code().into() };
+        let Shown { status, body } = self.shown();
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         match status {

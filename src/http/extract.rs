@@ -54,8 +54,15 @@ impl FromRequestParts<Arc<Shop>> for Admitted {
 #[into_params(parameter_in = Header)]
 #[allow(dead_code, reason = "only the derived documentation is used")]
 pub struct KeyHeader {
-    /// 1 to 255 printable ASCII characters; a retry with the same key is carried out once.
-    #[param(rename = "Idempotency-Key", min_length = 1, max_length = 255)]
+    /// 1 to 255 printable ASCII characters; requests with the same key are carried out once, for
+    /// 7 days after the first.
+    #[param(
+        rename = "Idempotency-Key",
+        nullable = false,
+        min_length = 1,
+        max_length = 255,
+        pattern = "^[ -~]{1,255}$"
+    )]
     key: Option<String>,
 }
 

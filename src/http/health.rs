@@ -5,10 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
+
+use crate::web::document::Responses;
 
 use super::Shop;
-use super::error::{ApiError, ErrorResponse};
+use super::docs;
+use super::error::ApiError;
 
 /// Says `ok`; whatever is not ok is answered by an error.
 #[derive(Serialize, ToSchema)]
@@ -26,13 +29,22 @@ pub async fn live() -> Json<HealthResponse> {
     Json(HealthResponse { status: "ok" })
 }
 
+/// Why it is not ready.
+struct NotReady;
+
+impl IntoResponses for NotReady {
+    fn responses() -> Responses {
+        docs::refusals([ApiError::DatabaseAway, ApiError::ShuttingDown])
+    }
+}
+
 /// Whether it makes sense to send requests here: the database answers, and no shutdown is
 /// under way.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operations", operation_id = "getReadiness", security(()),
     responses(
         (status = OK, description = "Ready.", body = HealthResponse),
-        (status = SERVICE_UNAVAILABLE, description = "Not now.", body = ErrorResponse),
+        NotReady,
     ),
 )]
 pub async fn ready(State(shop): State<Arc<Shop>>) -> Result<Json<HealthResponse>, ApiError> {

@@ -16,7 +16,8 @@ use crate::storage::{Movement, MovementKind, Summary, Total};
 use crate::web::query::digits;
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors};
+use super::docs::Guarded;
+use super::error::ApiError;
 use super::extract::Authenticated;
 
 /// The largest page, and the longest list of counterparties in a summary.
@@ -28,19 +29,22 @@ const DEFAULT_LIMIT: u16 = 50;
 #[into_params(parameter_in = Query)]
 pub struct HistoryQuery {
     /// Movements on a page, 1 to 100.
-    #[param(minimum = 1, maximum = 100, default = 50)]
+    #[param(minimum = 1, maximum = 100, default = 50, nullable = false)]
     #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
     /// `nextCursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// A page of the history, newest movement first.
 #[derive(Serialize, ToSchema)]
 pub struct HistoryResponse {
+    #[schema(max_items = 100)]
     movements: Vec<MovementEntry>,
     /// Where the next page starts; null on the last one.
     #[serde(rename = "nextCursor")]
+    #[schema(required)]
     next_cursor: Option<String>,
 }
 
@@ -152,7 +156,13 @@ enum PurchaseType {
 /// Every movement of one's coins, newest first, a page at a time.
 #[utoipa::path(
     get, path = "/api/history", tag = "shop", operation_id = "getHistory", params(HistoryQuery),
-    responses((status = OK, description = "A page.", body = HistoryResponse), CommonErrors),
+    responses(
+        (status = OK, description = "A page.", body = HistoryResponse, links(
+            ("next" = (operation_id = "getHistory", description = "The page after it.",
+                parameters(("cursor" = "$response.body#/nextCursor")))),
+        )),
+        Guarded,
+    ),
 )]
 pub async fn history(
     State(shop): State<Arc<Shop>>,
@@ -185,7 +195,9 @@ pub async fn history(
 /// Totals by colleague, the largest first, at most 100 each way.
 #[derive(Serialize, ToSchema)]
 pub struct SummaryResponse {
+    #[schema(max_items = 100)]
     received: Vec<ReceivedTotal>,
+    #[schema(max_items = 100)]
     sent: Vec<SentTotal>,
 }
 
@@ -195,7 +207,9 @@ pub struct ReceivedTotal {
     #[serde(rename = "fromUser")]
     from_user: String,
     /// Coins, all transfers together.
+    #[schema(minimum = 1)]
     amount: i64,
+    #[schema(minimum = 1)]
     transfers: i64,
 }
 
@@ -205,14 +219,16 @@ pub struct SentTotal {
     #[serde(rename = "toUser")]
     to_user: String,
     /// Coins, all transfers together.
+    #[schema(minimum = 1)]
     amount: i64,
+    #[schema(minimum = 1)]
     transfers: i64,
 }
 
 /// The 100 counterparties with the largest totals, each way.
 #[utoipa::path(
     get, path = "/api/history/summary", tag = "shop", operation_id = "getHistorySummary",
-    responses((status = OK, description = "Totals.", body = SummaryResponse), CommonErrors),
+    responses((status = OK, description = "Totals.", body = SummaryResponse), Guarded),
 )]
 pub async fn summary(
     State(shop): State<Arc<Shop>>,

@@ -17,7 +17,8 @@ use crate::shop::{AccountId, Owner, Username};
 use crate::storage::{Info, Known};
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors};
+use super::docs::Guarded;
+use super::error::ApiError;
 use super::extract::Authenticated;
 
 /// What an answer takes besides its body, and with it on average, in bytes: a table has room
@@ -29,6 +30,7 @@ const TYPICAL: usize = 2048;
 #[derive(Serialize, ToSchema)]
 pub struct InfoResponse<'info> {
     /// Coins at hand.
+    #[schema(minimum = 0)]
     coins: i64,
     /// What was bought.
     inventory: Vec<InventoryItem<'info>>,
@@ -43,6 +45,7 @@ pub struct InventoryItem<'info> {
     #[schema(example = "cup")]
     kind: &'info str,
     /// At least 1.
+    #[schema(minimum = 1)]
     quantity: i64,
 }
 
@@ -58,6 +61,8 @@ pub struct CoinHistory<'info> {
 pub struct ReceivedCoins<'info> {
     #[serde(rename = "fromUser")]
     from_user: &'info str,
+    /// At least 1.
+    #[schema(minimum = 1)]
     amount: i64,
 }
 
@@ -66,6 +71,8 @@ pub struct ReceivedCoins<'info> {
 pub struct SentCoins<'info> {
     #[serde(rename = "toUser")]
     to_user: &'info str,
+    /// At least 1.
+    #[schema(minimum = 1)]
     amount: i64,
 }
 
@@ -134,7 +141,7 @@ impl Weighter<AccountId, Given> for Size {
 /// Coins, inventory and the newest transfers, as they were at one moment.
 #[utoipa::path(
     get, path = "/api/info", tag = "shop", operation_id = "getInfo",
-    responses((status = OK, description = "The account.", body = InfoResponse), CommonErrors),
+    responses((status = OK, description = "The account.", body = InfoResponse), Guarded),
 )]
 pub async fn info(
     State(shop): State<Arc<Shop>>,

@@ -8,12 +8,14 @@ use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
+use crate::web::document::Responses;
 use crate::web::representation::{NotAcceptable, Representation};
 
 use super::Shop;
-use super::error::{ApiError, CommonErrors};
+use super::docs;
+use super::error::ApiError;
 
 /// Everything on sale, always in the same order.
 #[derive(Serialize, ToSchema)]
@@ -28,14 +30,30 @@ pub struct MerchEntry {
     #[schema(example = "cup")]
     kind: String,
     /// Coins for one.
-    #[schema(example = 20)]
+    #[schema(example = 20, minimum = 1)]
     price: i64,
+}
+
+/// Why the catalogue is not shown.
+struct MerchRefusals;
+
+impl IntoResponses for MerchRefusals {
+    fn responses() -> Responses {
+        docs::refusals([docs::malformed(), ApiError::NotAcceptable])
+    }
 }
 
 /// Everything on sale, and what it costs.
 #[utoipa::path(
     get, path = "/api/merch", tag = "shop", operation_id = "listMerch", security(()),
-    responses((status = OK, description = "The catalogue.", body = MerchResponse), CommonErrors),
+    responses(
+        (status = OK, description = "The catalogue.", body = MerchResponse, links(
+            ("buy" = (operation_id = "buy", description = "With a token.",
+                parameters(("item" = "$response.body#/items/0/type")))),
+        )),
+        (status = NOT_MODIFIED, description = "The client has it: it sent its ETag."),
+        MerchRefusals,
+    ),
 )]
 pub async fn merch(
     State(shop): State<Arc<Shop>>,

@@ -74,13 +74,15 @@ pub struct Shop {
 
 /// The API of the shop as a document, made from the handlers.
 pub fn openapi() -> OpenApi {
-    api().into_openapi()
+    let mut openapi = api().into_openapi();
+    docs::complete(&mut openapi);
+    openapi
 }
 
 /// All routes of `shop`.
 pub fn router(shop: Shop) -> Router {
     let shop = Arc::new(shop);
-    let (api, openapi) = api().split_for_parts();
+    let (api, _) = api().split_for_parts();
     let observer = Arc::new(Observer::new(shop.clone()));
     // One layer made of three, outermost first: each layer of a router boxes every request.
     let around = (
@@ -89,7 +91,7 @@ pub fn router(shop: Shop) -> Router {
         DefaultBodyLimit::max(shop.body_limit),
     );
     let mut router = api
-        .merge(docs::router(openapi))
+        .merge(docs::router(openapi()))
         .route("/metrics", get(metrics::metrics))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 use crate::shop::ledger::{Action, Order, Refusal};
-use crate::shop::{Amount, Username};
+use crate::shop::{Amount, InvalidIdempotencyKey, Username};
+use crate::web::document::Responses;
 
 use super::Shop;
 use super::buy::place;
-use super::error::{ApiError, CommonErrors, KeyErrors};
+use super::docs;
+use super::error::ApiError;
 use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey, json_object};
 
 /// Whom to give coins, and how many.
@@ -20,11 +22,34 @@ use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey, json
 pub struct SendCoinRequest {
     /// The recipient's username.
     #[serde(rename = "toUser")]
-    #[schema(example = "bob")]
+    #[schema(example = "bob", min_length = 1, max_length = 255)]
     to_user: String,
     /// Coins, at least 1.
     #[schema(example = 10, minimum = 1)]
     amount: i64,
+}
+
+/// What a transfer comes to.
+struct SendOutcomes;
+
+impl IntoResponses for SendOutcomes {
+    fn responses() -> Responses {
+        docs::outcomes(
+            "Sent.",
+            [
+                ApiError::from(InvalidIdempotencyKey),
+                ApiError::Refused(Refusal::Malformed),
+                ApiError::Refused(Refusal::AmountNotPositive),
+                ApiError::Refused(Refusal::UnknownRecipient),
+                ApiError::Refused(Refusal::SelfTransfer),
+                ApiError::Refused(Refusal::InsufficientCoins),
+                ApiError::Refused(Refusal::RecipientFull),
+                ApiError::Unauthorized,
+                ApiError::Refused(Refusal::UnknownAccount),
+                ApiError::Refused(Refusal::KeyReused),
+            ],
+        )
+    }
 }
 
 /// Send coins to another user.
@@ -32,7 +57,7 @@ pub struct SendCoinRequest {
     post, path = "/api/sendCoin", tag = "shop", operation_id = "sendCoin",
     request_body = SendCoinRequest,
     params(KeyHeader),
-    responses((status = OK, description = "Sent."), KeyErrors, CommonErrors),
+    responses(SendOutcomes),
 )]
 pub async fn send_coin(
     State(shop): State<Arc<Shop>>,

@@ -37,12 +37,13 @@ pub fn router<S: Clone + Send + Sync + 'static>(url: &'static str, openapi: Open
         .persist_authorization(true)
         .try_it_out_enabled(true)
         .display_request_duration(true);
+    let title = openapi.info.title.clone();
     // When they are asked for first: most processes never are.
     let document = Arc::new(LazyLock::new(move || {
         let text = serde_json::to_vec(&openapi).expect("a document is plain data");
         Representation::new(HeaderValue::from_static("application/json"), text.into())
     }));
-    let files = Arc::new(LazyLock::new(move || files(config)));
+    let files = Arc::new(LazyLock::new(move || files(config, &title)));
     let page = files.clone();
     let document = move |headers: HeaderMap| ready(answer(Some(&document), &headers));
     let page = move |headers: HeaderMap| ready(answer(page.get(PAGE), &headers));
@@ -63,16 +64,16 @@ fn answer(representation: Option<&Representation>, headers: &HeaderMap) -> Respo
     }
 }
 
-fn files(config: Config<'static>) -> HashMap<&'static str, Representation> {
+fn files(config: Config<'static>, title: &str) -> HashMap<&'static str, Representation> {
     let config = Arc::new(config);
     let file = |name: &'static str| {
         let file = serve(name, config.clone()).ok().flatten().expect("the page is in the binary");
-        (name, representation(name, file))
+        (name, representation(name, file, title))
     };
     FILES.map(file).into()
 }
 
-fn representation(name: &str, file: SwaggerFile<'static>) -> Representation {
+fn representation(name: &str, file: SwaggerFile<'static>, title: &str) -> Representation {
     let content_type = file.content_type.parse().expect("a type of a file is a header value");
     let bytes = Bytes::from(file.bytes.into_owned());
     let representation = match file.gzpipped {
@@ -85,5 +86,6 @@ fn representation(name: &str, file: SwaggerFile<'static>) -> Representation {
     // The page has no slash at its end, below which it would look for what it loads.
     let page = String::from_utf8_lossy(representation.plain());
     let page = page.replace("\"./", "\"/docs/").replace("\"index.css", "\"/docs/index.css");
+    let page = page.replace("<title>Swagger UI<", &format!("<title>{title}<"));
     Representation::new(HeaderValue::from_static("text/html; charset=utf-8"), page.into())
 }

@@ -4,6 +4,7 @@
 
 pub mod bearer;
 pub mod docs;
+pub mod document;
 pub mod forwarded;
 pub mod path;
 pub mod query;

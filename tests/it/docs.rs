@@ -54,6 +54,116 @@ async fn the_document_keeps_everything_that_was_published() {
     assert_eq!(operations, 4);
 }
 
+/// The sources in which errors get their codes, for each API; the shop's answers may also come
+/// from a gateway in front.
+const CODES: [(&str, &[&str]); 2] = [
+    (
+        "shop",
+        &[
+            include_str!("../../src/http/error.rs"),
+            include_str!("../../src/shop/ledger.rs"),
+            include_str!("../../src/gateway/answer.rs"),
+            include_str!("../../src/accept/refused.rs"),
+        ],
+    ),
+    (
+        "admin",
+        &[
+            include_str!("../../src/gateway/admin/error.rs"),
+            include_str!("../../src/accept/refused.rs"),
+        ],
+    ),
+];
+
+/// What no operation in a document ends in: the ledger's word to a login that came second, which
+/// is then a login like any other; and of the admin API, what its page and document may say.
+const NOT_SHOWN: [(&str, &str); 2] = [("shop", "username_taken"), ("admin", "not_acceptable")];
+
+#[tokio::test]
+async fn every_code_that_an_error_can_have_is_in_the_document_beside_an_example() {
+    for (api, sources) in CODES {
+        let mut codes: Vec<&str> = sources.iter().flat_map(|source| codes_in(source)).collect();
+        codes.retain(|code| !NOT_SHOWN.contains(&(api, code)));
+        codes.sort_unstable();
+        codes.dedup();
+        assert!(codes.len() > 15, "{api}: {codes:?}");
+        let document = printed(api).await;
+        let shown = &document["components"]["schemas"]["ErrorCode"]["enum"];
+        assert_eq!(shown, &serde_json::json!(codes), "{api}");
+
+        // The enum is made of the examples, so each code has one; of its own status.
+        let unauthorized = "/responses/401/content/application~1json/examples";
+        for (place, operation) in operations(&document) {
+            let Some(examples) = operation.pointer(unauthorized) else { continue };
+            let names: Vec<&String> = object(examples).keys().collect();
+            let about_who: [&str; 3] = ["unauthorized", "unknown_account", "wrong_password"];
+            assert!(names.iter().all(|it| about_who.contains(&it.as_str())), "{place}: {names:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_operation_says_what_any_may_end_in_and_with_which_headers() {
+    let all = ["404", "405", "408", "413", "414", "431", "500", "503", "505"];
+    let shop = [&all[..], &["429", "502", "504", "508"]].concat();
+    let admin = [&all[..], &["400", "401"]].concat();
+    for (api, statuses) in [("shop", shop), ("admin", admin)] {
+        let document = printed(api).await;
+        assert!(!document["servers"].as_array().unwrap().is_empty(), "{api}");
+        for (place, operation) in operations(&document) {
+            let responses = object(&operation["responses"]);
+            for status in &statuses {
+                assert!(responses.contains_key(*status), "{api}: {place} has no {status}");
+            }
+            for (status, response) in responses {
+                let place = format!("{api}: {place} {status}");
+                let response = resolved((&document, response));
+                let has = |name: &str| {
+                    let header = &response["headers"][name];
+                    header.is_object() && resolved((&document, header))["schema"].is_object()
+                };
+                assert_eq!(has("Allow"), status == "405", "{place}");
+                assert_eq!(has("WWW-Authenticate"), status == "401", "{place}");
+                let later = ["429", "502", "503"].contains(&status.as_str());
+                assert_eq!(has("Retry-After"), later, "{place}");
+                assert_eq!(has("X-Request-Id"), api == "shop", "{place}");
+            }
+        }
+    }
+}
+
+/// A client that sends what a document allows must not be refused for its shape.
+#[tokio::test]
+async fn bounds_are_those_of_the_code() {
+    let (shop, admin) = (printed("shop").await, printed("admin").await);
+    let body = "/components/schemas";
+    for (document, pointer, expected) in [
+        (&shop, format!("{body}/AuthRequest/properties/username/minLength"), 1),
+        (&shop, format!("{body}/AuthRequest/properties/username/maxLength"), 255),
+        (&shop, format!("{body}/AuthRequest/properties/password/minLength"), 1),
+        (&shop, format!("{body}/AuthRequest/properties/password/maxLength"), 1024),
+        (&shop, format!("{body}/SendCoinRequest/properties/amount/minimum"), 1),
+        (&shop, format!("{body}/SendCoinRequest/properties/toUser/minLength"), 1),
+        (&shop, "/paths/~1api~1history/get/parameters/0/schema/minimum".into(), 1),
+        (&shop, "/paths/~1api~1history/get/parameters/0/schema/maximum".into(), 100),
+        (&admin, format!("{body}/LimitBody/properties/capacity/minimum"), 1),
+        (&admin, format!("{body}/LimitBody/properties/capacity/maximum"), 1_000_000),
+        (&admin, format!("{body}/LimitBody/properties/rate_per_sec/minimum"), 1),
+        (&admin, format!("{body}/ClientLimitBody/properties/rate/minimum"), 1),
+        (&admin, format!("{body}/NewBackend/properties/weight/minimum"), 1),
+        (&admin, "/paths/~1limits/get/parameters/0/schema/maximum".into(), 100),
+    ] {
+        assert_eq!(document.pointer(&pointer), Some(&expected.into()), "{pointer}");
+    }
+    for (_, operation) in operations(&shop).into_iter().chain(operations(&admin)) {
+        let parameters = operation["parameters"].as_array().into_iter().flatten();
+        assert!(parameters.clone().all(|it| it["schema"]["type"].is_string()), "{operation}");
+        if let Some(body) = operation.get("requestBody") {
+            assert!(json(body)["$ref"].is_string(), "a body that may be null: {body}");
+        }
+    }
+}
+
 /// Generators of clients name types after operations too; where two have one name, what they
 /// generate does not compile.
 #[tokio::test]
@@ -105,6 +215,7 @@ async fn the_page_names_no_other_server() {
     let shop = TestShop::open().await;
     let page = shop.gets("/docs/").await;
     assert_eq!(page.status, 200);
+    assert!(page.text.contains("<title>merch-store</title>"), "{}", page.text);
     let sources = page.text.split(['"', '\'']).filter(|text| text.contains("//"));
     assert_eq!(sources.collect::<Vec<_>>(), Vec::<&str>::new());
     let files = page.text.split('"').filter(|text| text.starts_with("/docs/"));
@@ -122,6 +233,17 @@ async fn printed(api: &str) -> Value {
     let printed = command(&["openapi", "--api", api]).output().await.unwrap();
     assert!(printed.status.success());
     serde_json::from_slice(&printed.stdout).unwrap()
+}
+
+/// The codes that a source gives to errors, in its function `code` or `words`.
+fn codes_in(source: &str) -> Vec<&str> {
+    let start = ["fn code(", "fn words("].iter().find_map(|start| source.split_once(start));
+    let function = start.expect("errors have codes").1;
+    let function = function.split_once("\n    }\n").expect("a function ends").0;
+    let is_code = |text: &&str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    function.split('"').skip(1).step_by(2).filter(is_code).collect()
 }
 
 /// Every operation, by its method and path.

@@ -13,7 +13,8 @@ use crate::config::BackendUrl;
 use crate::gateway::upstream::BackendStatus;
 
 use super::Admin;
-use super::error::{AdminError, CommonErrors, ErrorResponse};
+use super::docs::{NoBackend, NotAdded};
+use super::error::AdminError;
 use super::extract::{Body, JsonBody, json};
 
 /// Backends, in the order in which they came.
@@ -27,7 +28,7 @@ pub struct BackendList {
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
     /// `http://host:port`; of a host name each address becomes a backend.
-    #[schema(example = "http://10.0.0.7:8080")]
+    #[schema(example = "http://10.0.0.7:8080", min_length = 1)]
     url: String,
     /// Its share relative to the others, 1 to 100; 1 if it is left out.
     #[schema(minimum = 1, maximum = 100, example = 1)]
@@ -39,7 +40,7 @@ pub struct NewBackend {
 #[serde(deny_unknown_fields)]
 pub struct BackendBody {
     /// Its name in the list, or the host name (`shop:8080`) that all of them came by.
-    #[schema(example = "10.0.0.7:8080")]
+    #[schema(example = "10.0.0.7:8080", min_length = 1)]
     backend: String,
 }
 
@@ -48,14 +49,14 @@ pub struct BackendBody {
 #[into_params(parameter_in = Query)]
 pub struct BackendQuery {
     /// As in the body, and instead of it.
-    #[param(example = "10.0.0.7:8080")]
+    #[param(example = "10.0.0.7:8080", nullable = false, min_length = 1)]
     backend: Option<String>,
 }
 
 /// Every backend and how it is.
 #[utoipa::path(
     get, path = "/backends", tag = "backends", operation_id = "listBackends",
-    responses((status = OK, description = "All of them.", body = BackendList), CommonErrors),
+    responses((status = OK, description = "All of them.", body = BackendList)),
 )]
 pub async fn list(State(admin): State<Arc<Admin>>) -> Json<BackendList> {
     Json(BackendList { backends: admin.upstreams.status() })
@@ -68,10 +69,13 @@ pub async fn list(State(admin): State<Arc<Admin>>) -> Json<BackendList> {
     post, path = "/backends", tag = "backends", operation_id = "addBackend",
     request_body = NewBackend,
     responses(
-        (status = CREATED, description = "It is checked from now on.", body = BackendList),
-        (status = CONFLICT, description = "It is here already, or there are too many.",
-            body = ErrorResponse),
-        CommonErrors,
+        (status = CREATED, description = "It is checked from now on.", body = BackendList, links(
+            ("drain" = (operation_id = "drainBackend",
+                parameters(("backend" = "$response.body#/backends/0/name")))),
+            ("remove" = (operation_id = "removeBackend",
+                parameters(("backend" = "$response.body#/backends/0/name")))),
+        )),
+        NotAdded,
     ),
 )]
 pub async fn add(
@@ -97,11 +101,10 @@ pub async fn add(
 /// again, until it is added over this API or the configuration has ceased to name it.
 #[utoipa::path(
     post, path = "/backends/drain", tag = "backends", operation_id = "drainBackend",
-    params(BackendQuery), request_body = Option<BackendBody>,
+    params(BackendQuery), request_body = BackendBody,
     responses(
         (status = NO_CONTENT, description = "It gets no more requests."),
-        (status = NOT_FOUND, description = "There is none of this name.", body = ErrorResponse),
-        CommonErrors,
+        NoBackend,
     ),
 )]
 pub async fn drain(
@@ -121,11 +124,10 @@ pub async fn drain(
 /// added over this API or the configuration has ceased to name it.
 #[utoipa::path(
     delete, path = "/backends", tag = "backends", operation_id = "removeBackend",
-    params(BackendQuery), request_body = Option<BackendBody>,
+    params(BackendQuery), request_body = BackendBody,
     responses(
         (status = NO_CONTENT, description = "It is gone."),
-        (status = NOT_FOUND, description = "There is none of this name.", body = ErrorResponse),
-        CommonErrors,
+        NoBackend,
     ),
 )]
 pub async fn remove(

@@ -9,15 +9,14 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use tokio::time::timeout;
-use utoipa::{IntoResponses, ToSchema};
 
 use crate::accept::Activity;
 use crate::config::InvalidConfig;
 use crate::gateway::upstream::{AddError, UnknownBackend};
 use crate::limits::{InvalidLimit, OwnLimitsError};
 use crate::web;
+use crate::web::document::Shown;
 
 /// The largest body, in bytes: several times the longest URL.
 pub const BODY_LIMIT: usize = 16_384;
@@ -62,28 +61,6 @@ pub enum AdminError {
     Timeout,
     /// A defect; the log says more.
     Internal,
-}
-
-/// The body of every error.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ErrorResponse {
-    /// What is wrong, for people.
-    pub errors: String,
-    /// What is wrong, for machines.
-    #[schema(example = "backend_not_found")]
-    pub code: &'static str,
-}
-
-/// The errors that any operation can end in.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "only the derived documentation is used")]
-pub enum CommonErrors {
-    /// The request is not well-formed; nothing changed.
-    #[response(status = 400)]
-    BadRequest(ErrorResponse),
-    /// The request does not show the token.
-    #[response(status = 401)]
-    Unauthorized(ErrorResponse),
 }
 
 impl AdminError {
@@ -166,19 +143,29 @@ impl AdminError {
             AdminError::Internal => "something is broken here; it was logged".into(),
         }
     }
+
+    /// As it is answered.
+    pub fn shown(&self) -> Shown {
+        Shown::new(self.status(), self.code(), self.message())
+    }
 }
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
-        let status = self.status();
         if let AdminError::Limits(OwnLimitsError::Store(error)) = &self {
             tracing::warn!(%error, "an operator could not be answered");
         }
-        let body = ErrorResponse { errors: self.message(), code: self.code() };
+        let Shown { status, body } = self.shown();
         let mut response = (status, Json(body)).into_response();
-        if status == StatusCode::UNAUTHORIZED {
-            let scheme = HeaderValue::from_static("Bearer");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        let headers = response.headers_mut();
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
         }
         response
     }

@@ -8,14 +8,15 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, IntoResponses, ToSchema};
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::limits::{Change, ClientId, InvalidLimit, Limit, OwnLimits};
 use crate::web::query::digits;
 
-use super::error::{AdminError, ErrorResponse};
+use super::docs::{LimitsAway, NoLimit, NoMoreLimits, NotCreated};
+use super::error::AdminError;
 use super::extract::{Body, json};
 
 /// The largest page.
@@ -40,9 +41,10 @@ pub fn routes() -> OpenApiRouter<OwnLimits> {
 #[into_params(parameter_in = Query)]
 pub struct ClientQuery {
     /// An address, with or without a port, or whatever else clients are known by.
-    #[param(example = "203.0.113.7")]
+    #[param(example = "203.0.113.7", nullable = false, min_length = 1)]
     client_id: Option<String>,
     /// The same; `/clients` knows it by this name too.
+    #[param(nullable = false, min_length = 1)]
     ip: Option<String>,
 }
 
@@ -61,10 +63,10 @@ pub struct LimitBody {
     #[schema(example = "203.0.113.7:890")]
     client_id: Option<String>,
     /// Requests at once, 1 to 1,000,000.
-    #[schema(value_type = u32, example = 10)]
+    #[schema(value_type = u32, example = 10, minimum = 1, maximum = 1_000_000)]
     capacity: f64,
     /// Requests a second, 1 to 1,000,000.
-    #[schema(value_type = u32, example = 1)]
+    #[schema(value_type = u32, example = 1, minimum = 1, maximum = 1_000_000)]
     rate_per_sec: f64,
 }
 
@@ -76,10 +78,10 @@ pub struct ClientLimitBody {
     ip: Option<String>,
     client_id: Option<String>,
     /// Requests at once, 1 to 1,000,000.
-    #[schema(value_type = u32, example = 10)]
+    #[schema(value_type = u32, example = 10, minimum = 1, maximum = 1_000_000)]
     capacity: f64,
     /// Requests a second, 1 to 1,000,000.
-    #[schema(value_type = u32, example = 1)]
+    #[schema(value_type = u32, example = 1, minimum = 1, maximum = 1_000_000)]
     #[serde(alias = "rate_per_sec")]
     rate: f64,
 }
@@ -88,7 +90,9 @@ pub struct ClientLimitBody {
 #[derive(Serialize, ToSchema)]
 pub struct LimitEntry {
     client_id: String,
+    #[schema(minimum = 1, maximum = 1_000_000)]
     capacity: u32,
+    #[schema(minimum = 1, maximum = 1_000_000)]
     rate_per_sec: u32,
 }
 
@@ -97,35 +101,23 @@ pub struct LimitEntry {
 #[into_params(parameter_in = Query)]
 pub struct PageQuery {
     /// Limits on a page, 1 to 100.
-    #[param(minimum = 1, maximum = 100, default = 50)]
+    #[param(minimum = 1, maximum = 100, default = 50, nullable = false)]
     #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
     /// `nextCursor` of the page before.
+    #[param(nullable = false)]
     cursor: Option<String>,
 }
 
 /// A page of the limits, in the order of their client_id.
 #[derive(Serialize, ToSchema)]
 pub struct LimitsPage {
+    #[schema(max_items = 100)]
     limits: Vec<LimitEntry>,
     /// Where the next page starts; null on the last one.
     #[serde(rename = "nextCursor")]
+    #[schema(required)]
     next_cursor: Option<String>,
-}
-
-/// The errors that any of these operations can end in.
-#[derive(IntoResponses)]
-#[allow(dead_code, reason = "only the derived documentation is used")]
-pub enum LimitsErrors {
-    /// The request is not well-formed; nothing changed.
-    #[response(status = 400)]
-    BadRequest(ErrorResponse),
-    /// The request does not show the token.
-    #[response(status = 401)]
-    Unauthorized(ErrorResponse),
-    /// The limits are out of reach; those that are known stay in force.
-    #[response(status = 503)]
-    Away(ErrorResponse),
 }
 
 /// Give a client a limit of its own.
@@ -133,9 +125,16 @@ pub enum LimitsErrors {
     post, path = "/limits/create", tag = "limits", operation_id = "createLimit",
     params(ClientQuery), request_body = LimitBody,
     responses(
-        (status = CREATED, description = "In force here, and everywhere within a second."),
-        (status = CONFLICT, description = "It has one.", body = ErrorResponse),
-        LimitsErrors,
+        (status = CREATED, description = "In force here, and everywhere within a second.", links(
+            ("get" = (operation_id = "getLimit",
+                parameters(("client_id" = "$request.body#/client_id")))),
+            ("update" = (operation_id = "updateLimit",
+                parameters(("client_id" = "$request.body#/client_id")))),
+            ("delete" = (operation_id = "deleteLimit",
+                parameters(("client_id" = "$request.body#/client_id")))),
+        )),
+        NotCreated,
+        LimitsAway,
     ),
 )]
 async fn create(
@@ -158,8 +157,8 @@ async fn create(
     get, path = "/limits/get", tag = "limits", operation_id = "getLimit", params(ClientQuery),
     responses(
         (status = OK, description = "Its limit.", body = LimitEntry),
-        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
-        LimitsErrors,
+        NoLimit,
+        LimitsAway,
     ),
 )]
 async fn get(
@@ -178,8 +177,8 @@ async fn get(
     params(ClientQuery), request_body = LimitBody,
     responses(
         (status = NO_CONTENT, description = "In force here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
-        LimitsErrors,
+        NoLimit,
+        LimitsAway,
     ),
 )]
 async fn update(
@@ -200,8 +199,8 @@ async fn update(
     params(ClientQuery),
     responses(
         (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
-        LimitsErrors,
+        NoLimit,
+        LimitsAway,
     ),
 )]
 async fn delete(
@@ -216,7 +215,15 @@ async fn delete(
 /// All limits of clients' own, a page at a time.
 #[utoipa::path(
     get, path = "/limits", tag = "limits", operation_id = "listLimits", params(PageQuery),
-    responses((status = OK, description = "A page.", body = LimitsPage), LimitsErrors),
+    responses(
+        (status = OK, description = "A page.", body = LimitsPage, links(
+            ("next" = (operation_id = "listLimits", description = "The page after it.",
+                parameters(("cursor" = "$response.body#/nextCursor")))),
+            ("get" = (operation_id = "getLimit",
+                parameters(("client_id" = "$response.body#/limits/0/client_id")))),
+        )),
+        LimitsAway,
+    ),
 )]
 async fn list(
     State(own): State<OwnLimits>,
@@ -245,8 +252,11 @@ async fn list(
     params(ClientQuery), request_body = ClientLimitBody,
     responses(
         (status = OK, description = "In force here, and everywhere within a second.",
-         body = LimitEntry),
-        LimitsErrors,
+            body = LimitEntry,
+            links(("delete" = (operation_id = "deleteClient",
+                parameters(("client_id" = "$response.body#/client_id")))))),
+        NoMoreLimits,
+        LimitsAway,
     ),
 )]
 async fn put_client(
@@ -268,8 +278,8 @@ async fn put_client(
     params(ClientQuery),
     responses(
         (status = NO_CONTENT, description = "Gone here, and everywhere within a second."),
-        (status = NOT_FOUND, description = "It has none.", body = ErrorResponse),
-        LimitsErrors,
+        NoLimit,
+        LimitsAway,
     ),
 )]
 async fn delete_client(

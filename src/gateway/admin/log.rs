@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 
 use crate::telemetry;
 
-use super::error::{AdminError, CommonErrors};
+use super::error::AdminError;
 use super::extract::JsonBody;
 
 /// A level, or directives.
@@ -14,14 +14,14 @@ use super::extract::JsonBody;
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
     /// As `log.level` in the configuration.
-    #[schema(example = "info,merch_store::gateway=debug")]
+    #[schema(example = "info,merch_store::gateway=debug", min_length = 1)]
     level: String,
 }
 
 /// What is logged.
 #[utoipa::path(
     get, path = "/log/level", tag = "operations", operation_id = "getLogLevel",
-    responses((status = OK, description = "The level in force.", body = LogLevel), CommonErrors),
+    responses((status = OK, description = "The level in force.", body = LogLevel)),
 )]
 pub async fn level() -> Json<LogLevel> {
     Json(LogLevel { level: telemetry::log_level() })
@@ -33,7 +33,7 @@ pub async fn level() -> Json<LogLevel> {
 #[utoipa::path(
     put, path = "/log/level", tag = "operations", operation_id = "setLogLevel",
     request_body = LogLevel,
-    responses((status = OK, description = "It is in force.", body = LogLevel), CommonErrors),
+    responses((status = OK, description = "It is in force.", body = LogLevel)),
 )]
 pub async fn set_level(JsonBody(wanted): JsonBody<LogLevel>) -> Result<Json<LogLevel>, AdminError> {
     telemetry::set_log_level(&wanted.level)?;

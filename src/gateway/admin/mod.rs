@@ -64,6 +64,7 @@ pub struct Admin {
 pub fn openapi() -> OpenApi {
     let (_, mut document) = api().split_for_parts();
     document.merge(limits::routes().into_openapi());
+    docs::complete(&mut document);
     document
 }
 

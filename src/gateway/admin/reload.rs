@@ -10,7 +10,8 @@ use tokio::sync::oneshot;
 use crate::config::InvalidConfig;
 
 use super::Admin;
-use super::error::{AdminError, CommonErrors, ErrorResponse};
+use super::docs::NotReloaded;
+use super::error::AdminError;
 
 /// Where wishes for other settings go; whoever reads the settings reads them there.
 pub type Reloads = mpsc::Sender<Reload>;
@@ -24,17 +25,13 @@ pub type Reload = oneshot::Sender<Result<(), InvalidConfig>>;
 /// In force at once: `gateway.backends`, `gateway.upstream` but its `retry_budget`,
 /// `limits.capacity`, `limits.rate_per_sec` and `log.level`. Everything else waits for the next
 /// start. What was added over this API stays, and a configured backend that was drained or
-/// removed over it stays away.
+/// removed over it stays away. A gateway that `merch-store up` started answers with 501: its
+/// settings wait for the next start.
 #[utoipa::path(
     post, path = "/reload", tag = "operations", operation_id = "reload",
     responses(
         (status = NO_CONTENT, description = "The new settings are in force."),
-        (
-            status = NOT_IMPLEMENTED, body = ErrorResponse,
-            description = "One that `merch-store up` started; its settings wait for the next start."
-        ),
-        (status = SERVICE_UNAVAILABLE, description = "Not now.", body = ErrorResponse),
-        CommonErrors,
+        NotReloaded,
     ),
 )]
 pub async fn reload(State(admin): State<Arc<Admin>>) -> Result<StatusCode, AdminError> {
