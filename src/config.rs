@@ -4,6 +4,7 @@
 
 #![expect(missing_docs, reason = "config/default.toml explains every key")]
 
+mod environment;
 mod gateway;
 mod upstream;
 mod values;
@@ -192,6 +193,7 @@ impl Config {
         file: Option<&Path>,
         overrides: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
+        environment::check(std::env::vars_os())?;
         let environment = Environment::with_prefix("MERCH").prefix_separator("__").separator("__");
         Config::from_sources(file, environment, overrides)
     }

@@ -104,12 +104,13 @@ impl Common {
         &self,
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
-        let data_dir = self.data_dir.as_ref().map(|path| path.display().to_string());
-        let common = [
-            data_dir.map(|path| ("data_dir", path)),
-            self.database_url.clone().map(|url| ("database.url", url)),
-        ];
-        Config::load(self.config.as_deref(), common.into_iter().flatten().chain(flags))
+        let url = self.database_url.clone().map(|url| ("database.url", url));
+        let mut config = Config::load(self.config.as_deref(), url.into_iter().chain(flags))?;
+        if let Some(path) = &self.data_dir {
+            // Not by way of the settings, which are text: a path may be any bytes.
+            config.data_dir.clone_from(path);
+        }
+        Ok(config)
     }
 
     /// The settings for a command that is not a server: it logs only what went wrong.

@@ -1,7 +1,9 @@
 //! The program where things are not as usual: what the environment says, what the data folder
 //! is, and what a killed server left in it.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
@@ -90,6 +92,32 @@ async fn a_shop_starts_whatever_its_folders_are_called() {
         shop.signal("TERM");
         assert_eq!(shop.exit_code().await, Some(0), "TMPDIR={temporary}");
     }
+}
+
+#[tokio::test]
+async fn folders_whose_names_are_not_text_are_two_folders() {
+    let home = tempfile::tempdir().unwrap();
+    let place = |name: &[u8]| home.path().join(OsStr::from_bytes(name));
+    let (first, second) = (place(b"caf\xe9"), place(b"caf\xe8"));
+    for folder in [&first, &second] {
+        let up = command(&["migrate", "up", "--data-dir"]).arg(folder).output().await.unwrap();
+        assert_eq!(up.status.code(), Some(0), "{up:?}");
+    }
+    let mut seed = command(&["seed", "--users", "3", "--data-dir"]);
+    assert!(seed.arg(&first).output().await.unwrap().status.success());
+    for (folder, users) in [(&first, "3\n"), (&second, "0\n")] {
+        let audit = command(&["audit", "--data-dir"]).arg(folder).output().await.unwrap();
+        let said = String::from_utf8(audit.stdout).unwrap();
+        let line = said.split_inclusive('\n').next().unwrap();
+        assert!(line.starts_with("users ") && line.ends_with(&format!(" {users}")), "{said}");
+    }
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 2);
+
+    let mut serve = command(&["serve", "--address", "127.0.0.1:0"]);
+    let refused = serve.env("MERCH__DATA_DIR", &first).output().await.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("MERCH__DATA_DIR: it is not UTF-8"), "{said}");
 }
 
 #[tokio::test]
