@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::gateway::admin;
 use crate::http;
 
-use super::postman;
+use super::postman::{self, Step};
 
 /// Flags of `openapi`.
 #[derive(Args, Debug)]
@@ -41,17 +41,52 @@ enum Format {
     Postman,
 }
 
+/// Everything once, by somebody who has a colleague to thank.
+const SHOP_STEPS: [Step; 11] = [
+    ("login", r#"{"username": "bob", "password": "bob's secret"}"#),
+    ("login", ""),
+    ("listMerch", ""),
+    ("getInfo", ""),
+    ("buy", ""),
+    ("buyByPost", ""),
+    ("sendCoin", ""),
+    ("getHistory", ""),
+    ("getHistorySummary", ""),
+    ("getLiveness", ""),
+    ("getReadiness", ""),
+];
+
+/// Everything once, and nothing is left of it. A backend that was drained is gone by itself, so
+/// it is added again for its removal.
+const ADMIN_STEPS: [Step; 15] = [
+    ("addBackend", ""),
+    ("listBackends", ""),
+    ("drainBackend", ""),
+    ("addBackend", ""),
+    ("removeBackend", ""),
+    ("createLimit", ""),
+    ("getLimit", ""),
+    ("updateLimit", ""),
+    ("listLimits", ""),
+    ("deleteLimit", ""),
+    ("putClient", ""),
+    ("deleteClient", ""),
+    ("getLogLevel", ""),
+    ("setLogLevel", ""),
+    ("reload", ""),
+];
+
 /// Prints the document to standard output; needs neither settings nor a database.
 pub fn run(args: OpenapiArgs) -> anyhow::Result<ExitCode> {
-    let (document, base_url) = match args.api {
-        Api::Shop => (http::openapi(), "http://localhost:8080"),
-        Api::Admin => (admin::openapi(), "http://localhost:8001"),
+    let (document, base_url, steps) = match args.api {
+        Api::Shop => (http::openapi(), "http://localhost:8080", &SHOP_STEPS[..]),
+        Api::Admin => (admin::openapi(), "http://localhost:8001", &ADMIN_STEPS[..]),
     };
     let text = match args.format {
         Format::Openapi => document.to_pretty_json()?,
         Format::Postman => {
             let document = serde_json::to_value(&document)?;
-            serde_json::to_string_pretty(&postman::collection(&document, base_url))?
+            serde_json::to_string_pretty(&postman::collection(&document, base_url, steps))?
         }
     };
     super::terminal::print(&(text + "\n"))?;

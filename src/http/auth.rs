@@ -29,7 +29,7 @@ pub struct AuthRequest {
     username: String,
     /// 1 to 1024 bytes, no control characters, no space at either end; in a new account nothing
     /// that is invisible (RFC 8265).
-    #[schema(value_type = String, format = Password, example = "correct horse")]
+    #[schema(value_type = String, format = Password, example = "alice's secret")]
     #[schema(min_length = 1, max_length = 1024)]
     password: SecretString,
 }

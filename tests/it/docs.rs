@@ -132,6 +132,28 @@ async fn every_operation_says_what_any_may_end_in_and_with_which_headers() {
     }
 }
 
+#[tokio::test]
+async fn a_postman_collection_has_a_request_for_every_operation() {
+    for api in ["shop", "admin"] {
+        let arguments = ["openapi", "--api", api, "--format", "postman"];
+        let collection = command(&arguments).output().await.unwrap().stdout;
+        let collection: Value = serde_json::from_slice(&collection).unwrap();
+        let folders = collection["item"].as_array().unwrap().iter();
+        let requests: Vec<String> = folders
+            .flat_map(|folder| folder["item"].as_array().unwrap())
+            .map(|item| {
+                let (method, url) = (&item["request"]["method"], &item["request"]["url"]["raw"]);
+                let path = url.as_str().unwrap().trim_start_matches("{{baseUrl}}");
+                format!("{} {path}", method.as_str().unwrap().to_lowercase())
+            })
+            .collect();
+        for (place, _) in operations(&printed(api).await) {
+            let place = place.replace("{item}", ":item");
+            assert!(requests.contains(&place), "{api}: {place} is not in {requests:?}");
+        }
+    }
+}
+
 /// A client that sends what a document allows must not be refused for its shape.
 #[tokio::test]
 async fn bounds_are_those_of_the_code() {

@@ -303,5 +303,5 @@ async fn the_postman_collection_is_the_one_that_the_program_prints() {
     let collection: Value = serde_json::from_slice(&kept).unwrap();
     let folders = collection["item"].as_array().unwrap();
     let requests: usize = folders.iter().map(|it| it["item"].as_array().unwrap().len()).sum();
-    assert_eq!(requests, 14);
+    assert_eq!(requests, 15);
 }
