@@ -4,6 +4,7 @@
 
 #![expect(missing_docs, reason = "config/default.toml explains every key")]
 
+mod address;
 mod environment;
 mod gateway;
 mod upstream;
@@ -24,7 +25,8 @@ use values::{
     secret_unless_empty,
 };
 
-pub use gateway::{BackendUrl, Gateway, MAX_BACKENDS, PathPattern};
+pub use address::BackendUrl;
+pub use gateway::{Gateway, MAX_BACKENDS, PathPattern};
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
 pub use values::address;
 

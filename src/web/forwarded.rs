@@ -1,21 +1,23 @@
-//! Who a request comes from, and what the backends are told about it.
+//! Who a request comes from, and what the backends are told about it; `told` reads what others
+//! say.
 //!
 //! Everybody can write X-Forwarded-For. Only proxies that are on the list are believed, and
 //! lists of addresses are read from the right, where the nearest proxy wrote: the first
 //! address that is not a trusted proxy's is the client's, and what is left of it is dropped.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ::http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::target::is_host;
+mod told;
+
+use told::Told;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The most proxies that a request may have come through.
@@ -75,8 +77,7 @@ impl Peer {
         if self.is_trusted {
             return self.rewrite_believing(headers, trusted);
         }
-        headers.remove(FORWARDED_PORT);
-        headers.remove(REAL_IP);
+        drop_claims(headers);
         headers.insert(FORWARDED_FOR, self.forwarded_for.clone());
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
         headers.insert(FORWARDED, self.forwarded.clone());
@@ -88,13 +89,10 @@ impl Peer {
     }
 
     fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> Client {
-        let told = match headers.contains_key(FORWARDED_FOR) {
-            true => addresses(headers, &FORWARDED_FOR, ',', parse_address),
-            false => addresses(headers, &FORWARDED, ',', parse_element),
-        };
+        let told = Told::by(headers);
         // The peer last: it is who told us.
         let mut chain = vec![self.address];
-        for address in told.into_iter().rev().take(LONGEST_CHAIN) {
+        for address in told.addresses().take(LONGEST_CHAIN) {
             // Whoever wrote something else than an address wrote nothing.
             let Some(address) = address else { break };
             chain.insert(0, address);
@@ -102,13 +100,9 @@ impl Peer {
                 break;
             }
         }
-        let scheme = match headers.get(FORWARDED_PROTO).map(HeaderValue::as_bytes) {
-            Some(b"https") => "https",
-            Some(b"http") => "http",
-            _ => self.scheme,
-        };
-        let host = headers.get(FORWARDED_HOST).filter(|host| is_host(host.as_bytes()));
-        let host = host.or(headers.get(HOST)).cloned();
+        let believed = chain.len() - 1;
+        let scheme = told.scheme(believed).unwrap_or(self.scheme);
+        let host = told.host(believed).or_else(|| headers.get(HOST).cloned());
 
         let mut forwarded_for = chain[0].to_string();
         let client = Client { address: chain[0], text: header_value(&forwarded_for) };
@@ -129,31 +123,14 @@ impl Peer {
     }
 }
 
-/// The items of all lines of header `name`, each as `parse` reads it.
-fn addresses(
-    headers: &HeaderMap,
-    name: &HeaderName,
-    separator: char,
-    parse: impl Fn(&str) -> Option<IpAddr>,
-) -> Vec<Option<IpAddr>> {
-    let lines = headers.get_all(name).iter().map(|line| line.to_str().unwrap_or("unreadable"));
-    lines.flat_map(|line| line.split(separator)).map(|item| parse(item.trim())).collect()
-}
-
-/// An address, with or without brackets and a port.
-fn parse_address(text: &str) -> Option<IpAddr> {
-    let address = text.parse().ok().or_else(|| text.parse().ok().map(|it: SocketAddr| it.ip()));
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
-    address.or_else(|| bracketed().map(IpAddr::V6)).map(|address| address.to_canonical())
-}
-
-/// The address in an element of `Forwarded` (RFC 7239).
-fn parse_element(element: &str) -> Option<IpAddr> {
-    let node = element.split(';').find_map(|pair| {
-        let (name, value) = pair.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("for").then_some(value)
-    })?;
-    parse_address(node.trim_matches('"'))
+/// Removes whatever else says where a request comes from.
+fn drop_claims(headers: &mut HeaderMap) {
+    let is_claim =
+        |name: &&HeaderName| name.as_str().starts_with("x-forwarded-") || **name == REAL_IP;
+    if headers.keys().any(|name| is_claim(&name)) {
+        let claims: Vec<HeaderName> = headers.keys().filter(is_claim).cloned().collect();
+        claims.iter().for_each(|name| drop(headers.remove(name)));
+    }
 }
 
 /// The first element of `Forwarded`.
@@ -178,104 +155,4 @@ fn header_value(text: &str) -> HeaderValue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a request with `given` headers from `peer` becomes: the client's address, and
-    /// X-Forwarded-For, -Proto, -Host and Forwarded.
-    fn rewritten(peer: &str, given: &[(&'static str, &str)]) -> [String; 5] {
-        let trusted = ["10.0.0.0/8", "fd00::/8"].map(|it| it.parse().unwrap());
-        let trusted = Trusted::new(trusted.into());
-        let mut headers = HeaderMap::new();
-        headers.insert(HOST, HeaderValue::from_static("shop"));
-        for (name, value) in given {
-            headers.append(*name, value.parse().unwrap());
-        }
-        let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), "http", &trusted);
-        let client = peer.rewrite(&mut headers, &trusted).address;
-        let one = |name: HeaderName| {
-            assert_eq!(headers.get_all(&name).iter().count(), 1, "{name}");
-            headers[name].to_str().unwrap().to_owned()
-        };
-        assert!(!headers.contains_key(REAL_IP));
-        let told = [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST, FORWARDED].map(one);
-        let [forwarded_for, proto, host, forwarded] = told;
-        [client.to_string(), forwarded_for, proto, host, forwarded]
-    }
-
-    #[test]
-    fn what_somebody_says_who_is_not_trusted_is_dropped() {
-        let spoofed = [
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-for", "10.0.0.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "evil"),
-            ("forwarded", "for=1.1.1.1;proto=https;host=evil"),
-            ("x-real-ip", "1.1.1.1"),
-        ];
-        for given in [&[][..], &spoofed[..]] {
-            assert_eq!(
-                rewritten("203.0.113.7", given),
-                ["203.0.113.7", "203.0.113.7", "http", "shop", "for=203.0.113.7;proto=http"]
-            );
-        }
-        assert_eq!(
-            rewritten("2001:db8::7", &spoofed),
-            ["2001:db8::7", "2001:db8::7", "http", "shop", "for=\"[2001:db8::7]\";proto=http"]
-        );
-        assert_eq!(rewritten("::ffff:203.0.113.7", &spoofed)[0], "203.0.113.7");
-    }
-
-    #[test]
-    fn chains_are_read_from_the_right_as_far_as_they_are_trusted() {
-        for (given, client, forwarded_for) in [
-            (&[][..], "10.0.0.1", "10.0.0.1"),
-            (&["1.1.1.1"], "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (&["6.6.6.6, 1.1.1.1"], "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (&["6.6.6.6", "1.1.1.1"], "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (&["1.1.1.1, 10.0.0.2"], "1.1.1.1", "1.1.1.1, 10.0.0.2, 10.0.0.1"),
-            (&["10.6.6.6, 1.1.1.1, fd00::2"], "1.1.1.1", "1.1.1.1, fd00::2, 10.0.0.1"),
-            (&["10.0.0.3, 10.0.0.2"], "10.0.0.3", "10.0.0.3, 10.0.0.2, 10.0.0.1"),
-            (&["1.1.1.1, nonsense"], "10.0.0.1", "10.0.0.1"),
-            (&["1.1.1.1, nonsense, 10.0.0.2"], "10.0.0.2", "10.0.0.2, 10.0.0.1"),
-            (&[""], "10.0.0.1", "10.0.0.1"),
-            (&["1.1.1.1:1234"], "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-            (&["[2001:db8::1]:1234"], "2001:db8::1", "2001:db8::1, 10.0.0.1"),
-            (&["[2001:db8::1]"], "2001:db8::1", "2001:db8::1, 10.0.0.1"),
-            (&["::ffff:1.1.1.1"], "1.1.1.1", "1.1.1.1, 10.0.0.1"),
-        ] {
-            let headers: Vec<_> = given.iter().map(|line| ("x-forwarded-for", *line)).collect();
-            let told = rewritten("10.0.0.1", &headers);
-            assert_eq!(told[..2], [client, forwarded_for], "{given:?}");
-        }
-    }
-
-    #[test]
-    fn a_trusted_proxy_may_say_the_rest_too() {
-        for (given, proto, host, forwarded) in [
-            (&[][..], "http", "shop", "for=10.0.0.1;host=\"shop\";proto=http"),
-            (
-                &[("x-forwarded-proto", "https"), ("x-forwarded-host", "merch.example")],
-                "https",
-                "merch.example",
-                "for=10.0.0.1;host=\"merch.example\";proto=https",
-            ),
-            (
-                &[("x-forwarded-proto", "gopher"), ("x-forwarded-host", "a\"b")],
-                "http",
-                "shop",
-                "for=10.0.0.1;host=\"shop\";proto=http",
-            ),
-            (
-                &[("forwarded", "for=6.6.6.6, For=\"[2001:db8::1]:99\";proto=https")],
-                "http",
-                "shop",
-                "for=\"[2001:db8::1]\";host=\"shop\";proto=http, for=10.0.0.1",
-            ),
-        ] {
-            assert_eq!(rewritten("10.0.0.1", given)[2..], [proto, host, forwarded], "{given:?}");
-        }
-        let both = [("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "1.1.1.1")];
-        assert_eq!(rewritten("10.0.0.1", &both)[0], "1.1.1.1");
-    }
-}
+mod tests;
