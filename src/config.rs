@@ -21,11 +21,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use values::{
-    listening_address, milliseconds, milliseconds_or_none, path_unless_empty, seconds,
+    list, listening_address, milliseconds, milliseconds_or_none, path_unless_empty, seconds,
     secret_unless_empty,
 };
 
-pub use address::BackendUrl;
+pub use address::{BackendUrl, TranslationPrefix};
 pub use gateway::{Gateway, MAX_BACKENDS, PathPattern};
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
 pub use values::address;
@@ -165,6 +165,8 @@ pub struct Limits {
     #[serde(rename = "redis_timeout_ms", deserialize_with = "milliseconds")]
     pub redis_timeout: Duration,
     pub max_keys: usize,
+    #[serde(deserialize_with = "list")]
+    pub nat64_prefixes: Vec<TranslationPrefix>,
     pub serve: bool,
 }
 
@@ -344,6 +346,7 @@ mod tests {
             (("MERCH__LIMITS__RATE_PER_SEC", "0.5"), "limits.rate_per_sec"),
             (("MERCH__LIMITS__KEY", "cookie"), "limits.key"),
             (("MERCH__LIMITS__MAX_KEYS", "1"), "limits.max_keys"),
+            (("MERCH__LIMITS__NAT64_PREFIXES", "64:ff9b::/95"), "limits.nat64_prefixes"),
         ] {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");

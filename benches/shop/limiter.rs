@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Instant;
 
 use futures::FutureExt;
-use merch_store::limits::{ClientId, ClientKey, Limit, Limiter, LimiterOptions};
+use merch_store::limits::{ClientId, ClientKey, Limit, Limiter, LimiterOptions, Nat64};
 
 use super::processes::memory_of_family;
 use super::report::Report;
@@ -43,7 +43,8 @@ pub fn run(report: &mut Report) {
     let contended = at_once(cores, &usual, &clients[0]);
 
     let limits = (0..10_000).map(|number| {
-        let id = ClientId::parse(&format!("2001:db8:1:{number:x}::")).expect("an id");
+        let id =
+            ClientId::parse(&format!("2001:db8:1:{number:x}::"), &Nat64::default()).expect("an id");
         (id, Limit::new(200, 100).expect("a limit"))
     });
     usual.set_own(&limits.collect::<Vec<_>>());
@@ -64,7 +65,12 @@ pub fn run(report: &mut Report) {
 }
 
 fn limiter(limit: Limit) -> Limiter {
-    Limiter::new(LimiterOptions { default: Some(limit), most_keys: MOST_KEYS, shared: None })
+    Limiter::new(LimiterOptions {
+        default: Some(limit),
+        most_keys: MOST_KEYS,
+        shared: None,
+        nat64: Nat64::default(),
+    })
 }
 
 fn client(number: u32) -> ClientKey {

@@ -9,7 +9,8 @@ use tokio::time::sleep;
 use crate::config::{Config, InvalidConfig, LimitsKey};
 use crate::lifecycle::Lifecycle;
 use crate::limits::{
-    Gate, KeyBy, Limit, Limiter, LimiterOptions, LimitsFile, Link, OwnLimits, Store, Subjects,
+    Gate, KeyBy, Limit, Limiter, LimiterOptions, LimitsFile, Link, Nat64, OwnLimits, Store,
+    Subjects,
 };
 use crate::storage::{Database, DatabaseOptions, Migrations};
 
@@ -88,6 +89,7 @@ fn start(
         default: default(config)?,
         most_keys: settings.max_keys,
         shared: link.clone(),
+        nat64: Nat64::new(settings.nat64_prefixes.iter().map(|it| it.0).collect()),
     });
     let store = match (database, link) {
         (Some(database), _) => Store::Postgres(database.into()),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// The largest share of requests that a backend may be given; more would say nothing that 1
 /// to 100 cannot.
@@ -47,6 +47,10 @@ impl BackendUrl {
 /// `10.0.0.0/255.0.0.0`), whose address may be any in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network(pub IpNet);
+
+/// A prefix below which translators embed addresses of IPv4 (RFC 6052).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TranslationPrefix(pub Ipv6Net);
 
 impl FromStr for BackendUrl {
     type Err = String;
@@ -121,6 +125,26 @@ impl FromStr for Network {
             return Err(format!("{text:?} is nobody's address; {}/0 is everybody", network.addr()));
         }
         Ok(Network(network))
+    }
+}
+
+impl FromStr for TranslationPrefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TranslationPrefix, String> {
+        match network(text) {
+            // The ninth octet is never part of an address of IPv4, so it must be free.
+            Some(IpNet::V6(prefix))
+                if [32, 40, 48, 56, 64, 96].contains(&prefix.prefix_len())
+                    && prefix.network().octets()[8] == 0 =>
+            {
+                Ok(TranslationPrefix(prefix.trunc()))
+            }
+            _ => Err(format!(
+                "{text:?} is not a prefix of IPv6 with 32, 40, 48, 56, 64 or 96 bits, such as \
+                 64:ff9b::/96"
+            )),
+        }
     }
 }
 
@@ -270,5 +294,16 @@ mod tests {
         ] {
             assert!(text.parse::<Network>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn a_prefix_of_translated_addresses_has_one_of_six_lengths() {
+        for text in ["64:ff9b::/96", "[64:ff9b::]/96", "64:ff9b:1::/48", "64:ff9b:1:2::5/64"] {
+            assert!(text.parse::<TranslationPrefix>().is_ok(), "{text}");
+        }
+        for text in ["64:ff9b::", "64:ff9b::/95", "64:ff9b::/128", "10.0.0.0/8", "::ffff:0:0/96"] {
+            assert!(text.parse::<TranslationPrefix>().is_err(), "{text}");
+        }
+        assert!("64:ff9b:0:0:100::/96".parse::<TranslationPrefix>().is_err());
     }
 }

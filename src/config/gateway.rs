@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 
 use super::address::{BackendUrl, Network};
 use super::upstream::{Admin, Upstream};
-use super::values::{listening_address, milliseconds, path_unless_empty};
+use super::values::{list, listening_address, milliseconds, path_unless_empty};
 use super::{InvalidConfig, within};
 
 /// Backends that a gateway has room for.
@@ -102,26 +102,6 @@ impl FromStr for PathPattern {
             _ => PathPattern::Exactly(text.to_owned()),
         })
     }
-}
-
-/// A list in a file; in the environment and in flags, items with commas between them.
-fn list<'de, D, T>(value: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: FromStr<Err = String>,
-{
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        List(Vec<String>),
-        Text(String),
-    }
-    let items = match Written::deserialize(value)? {
-        Written::List(items) => items,
-        Written::Text(text) => text.split(',').map(str::to_owned).collect(),
-    };
-    let given = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
-    given.map(|item| item.parse().map_err(de::Error::custom)).collect()
 }
 
 #[cfg(test)]

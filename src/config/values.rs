@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::SecretString;
@@ -34,6 +35,26 @@ pub fn address_unless_empty<'de, D: Deserializer<'de>>(
         return Ok(None);
     }
     address(&text).map(Some).map_err(D::Error::custom)
+}
+
+/// A list in a file; in the environment and in flags, items with commas between them.
+pub fn list<'de, D, T>(value: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: FromStr<Err = String>,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        List(Vec<String>),
+        Text(String),
+    }
+    let items = match Written::deserialize(value)? {
+        Written::List(items) => items,
+        Written::Text(text) => text.split(',').map(str::to_owned).collect(),
+    };
+    let given = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
+    given.map(|item| item.parse().map_err(Error::custom)).collect()
 }
 
 pub fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {

@@ -25,7 +25,8 @@ impl Gate {
     /// Takes a token for a request with `headers` that comes from `address`, which is the
     /// peer's or one that a trusted proxy vouches for; `None` where no limit applies.
     pub async fn check(&self, address: IpAddr, headers: &HeaderMap) -> Option<Decision> {
-        self.limiter.check(&self.key_by.key(address, headers)).await
+        let key = self.key_by.key(self.limiter.nat64(), address, headers);
+        self.limiter.check(&key).await
     }
 
     /// The limiter, whose default may change.

@@ -8,6 +8,8 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+use super::nat64::Nat64;
+
 use crate::web::bearer::Shown;
 
 /// The longest name of a client, in bytes; who comes with a longer one goes by its address.
@@ -42,8 +44,8 @@ impl ClientKey {
     /// The client that `name` stands for: a token's subject or a header's value. A name that
     /// can be read as an address is spelled as [`ClientId`] has it, or a limit of its own
     /// would never find it.
-    pub fn name(name: &str) -> ClientKey {
-        ClientKey(Kind::Name(address(name).map_or_else(|| name.into(), spelling)))
+    pub fn name(name: &str, nat64: &Nat64) -> ClientKey {
+        ClientKey(Kind::Name(address(name, nat64).map_or_else(|| name.into(), spelling)))
     }
 }
 
@@ -74,18 +76,19 @@ impl KeyBy {
         HeaderName::from_bytes(name.as_bytes()).ok().map(KeyBy::Header)
     }
 
-    /// The key of a request with `headers` that comes from `address`. A token that is not
+    /// The key of a request with `headers` that comes from `address`, where those of `nat64` are
+    /// clients of IPv4. A token that is not
     /// believed, a header that is missing, empty, given twice or too long: the address is
     /// the key, so that inventing them neither escapes a limit nor drains another's bucket.
-    pub fn key(&self, address: IpAddr, headers: &HeaderMap) -> ClientKey {
+    pub fn key(&self, nat64: &Nat64, address: IpAddr, headers: &HeaderMap) -> ClientKey {
         let name = match self {
             KeyBy::Address => None,
             KeyBy::Subject(subjects) => {
-                subjects.subject(headers).map(|name| ClientKey::name(&name))
+                subjects.subject(headers).map(|name| ClientKey::name(&name, nat64))
             }
-            KeyBy::Header(header) => only(headers, header).map(ClientKey::name),
+            KeyBy::Header(header) => only(headers, header).map(|name| ClientKey::name(name, nat64)),
         };
-        name.unwrap_or_else(|| ClientKey::address(address))
+        name.unwrap_or_else(|| ClientKey::address(nat64.client(address)))
     }
 }
 
@@ -146,12 +149,12 @@ pub struct ClientId {
 pub struct InvalidClientId;
 
 impl ClientId {
-    /// The client that `text` names.
-    pub fn parse(text: &str) -> Result<ClientId, InvalidClientId> {
+    /// The client that `text` names, where addresses of `nat64` are clients of IPv4.
+    pub fn parse(text: &str, nat64: &Nat64) -> Result<ClientId, InvalidClientId> {
         if !(1..=MAX_NAME).contains(&text.len()) || text.chars().any(char::is_control) {
             return Err(InvalidClientId);
         }
-        let address = address(text);
+        let address = address(text, nat64);
         Ok(ClientId { text: address.map_or_else(|| text.into(), spelling), address })
     }
 
@@ -164,7 +167,7 @@ impl ClientId {
     /// say, as in `X-Real-IP`; as a name it has a bucket of its own.
     pub fn keys(&self) -> impl Iterator<Item = ClientKey> {
         let address = self.address.map(ClientKey::address);
-        address.into_iter().chain([ClientKey::name(&self.text)])
+        address.into_iter().chain([ClientKey(Kind::Name(self.text.clone()))])
     }
 }
 
@@ -175,11 +178,12 @@ impl fmt::Display for ClientId {
 }
 
 /// The address that `text` can be read as: the same one for all spellings of one client.
-fn address(text: &str) -> Option<IpAddr> {
+fn address(text: &str, nat64: &Nat64) -> Option<IpAddr> {
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let prefix = || text.strip_suffix("/64")?.parse::<Ipv6Addr>().ok().map(IpAddr::V6);
-    let address: IpAddr = bare.parse().ok().or_else(with_port).or_else(prefix)?;
+    let one: Option<IpAddr> = bare.parse().ok().or_else(with_port);
+    let address = one.map(|address| nat64.client(address)).or_else(prefix)?;
     Some(match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         // Its /64, so that all of them are equal.

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::bucket::{Bucket, Decision, Limit};
 use super::key::{ClientId, ClientKey};
 use super::link::{self, Link};
+use super::nat64::Nat64;
 use super::shared;
 use super::table::Table;
 
@@ -21,6 +22,8 @@ pub struct LimiterOptions {
     pub most_keys: usize,
     /// Where buckets are shared with other gateways; `None`, and while it is away: nowhere.
     pub shared: Option<Link>,
+    /// Whose addresses are those of clients of IPv4.
+    pub nat64: Nat64,
 }
 
 /// Decides who may pass. Clones are handles to the same limiter.
@@ -30,6 +33,7 @@ pub struct Limiter(Arc<Inner>);
 struct Inner {
     rules: RwLock<Rules>,
     shared: Option<Link>,
+    nat64: Nat64,
     table: Table,
     started: Instant,
     metrics: Metrics,
@@ -66,6 +70,7 @@ impl Limiter {
         Limiter(Arc::new(Inner {
             rules: RwLock::new(Rules { default: options.default, own: HashMap::new() }),
             shared: options.shared,
+            nat64: options.nat64,
             table: Table::new(options.most_keys),
             started: Instant::now(),
             metrics: Metrics {
@@ -114,6 +119,11 @@ impl Limiter {
             let mut rules = rules.write().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut rules.own, own)
         };
+    }
+
+    /// Whose addresses are those of clients of IPv4.
+    pub fn nat64(&self) -> &Nat64 {
+        &self.0.nat64
     }
 
     /// Buckets of clients without a limit of their own that are held.
@@ -181,7 +191,12 @@ mod tests {
         let recorder = PrometheusBuilder::new().build_recorder();
         metrics::with_local_recorder(&recorder, || {
             let default = Limit::new(2, 1).ok();
-            let limiter = Limiter::new(LimiterOptions { default, most_keys: 1, shared: None });
+            let limiter = Limiter::new(LimiterOptions {
+                default,
+                most_keys: 1,
+                shared: None,
+                nat64: Nat64::default(),
+            });
             let check = |number| limiter.check(&clients(number)).now_or_never().unwrap().unwrap();
             // Room for one in each of 64 shards, so that most of a thousand share one bucket.
             let allowed = (0..1000).filter(|number| check(*number).allowed).count();
@@ -207,7 +222,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_new_default_is_in_force_at_once_and_forgives_nothing() {
         let limit = |capacity| Limit::new(capacity, 1).ok();
-        let options = LimiterOptions { default: limit(5), most_keys: 100, shared: None };
+        let options = LimiterOptions {
+            default: limit(5),
+            most_keys: 100,
+            shared: None,
+            nat64: Nat64::default(),
+        };
         let limiter = Limiter::new(options);
         let remaining = async || limiter.check(&clients(1)).await.map(|it| it.remaining);
         assert_eq!(remaining().await, Some(4));

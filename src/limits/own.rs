@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::bucket::Limit;
-use super::key::ClientId;
+use super::key::{ClientId, InvalidClientId};
 use super::limiter::Limiter;
 use super::store::{Change, Store, StoreError};
 
@@ -51,6 +51,11 @@ impl OwnLimits {
     pub fn new(store: Store, limiter: Limiter) -> OwnLimits {
         let (known, version) = (RwLock::default(), Mutex::default());
         OwnLimits(Arc::new(Inner { store, limiter, known, version }))
+    }
+
+    /// The client that an operator calls `text`.
+    pub fn client(&self, text: &str) -> Result<ClientId, InvalidClientId> {
+        ClientId::parse(text, self.0.limiter.nat64())
     }
 
     /// Makes the change, and brings it into force here before it returns: whether there was

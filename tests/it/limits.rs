@@ -9,7 +9,7 @@ mod shop;
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use merch_store::limits::{ClientKey, Limit, Limiter, LimiterOptions, Link};
+use merch_store::limits::{ClientKey, Limit, Limiter, LimiterOptions, Link, Nat64};
 
 fn limit(capacity: u32, rate_per_sec: u32) -> Limit {
     Limit::new(capacity, rate_per_sec).unwrap()
@@ -17,7 +17,7 @@ fn limit(capacity: u32, rate_per_sec: u32) -> Limit {
 
 /// A gateway's limiter.
 pub fn limiter(default: Option<Limit>, shared: Option<Link>) -> Limiter {
-    Limiter::new(LimiterOptions { default, most_keys: 10_000, shared })
+    Limiter::new(LimiterOptions { default, most_keys: 10_000, shared, nat64: Nat64::default() })
 }
 
 /// Somebody with an address of their own.

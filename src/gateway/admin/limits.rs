@@ -144,7 +144,7 @@ async fn create(
 ) -> Result<StatusCode, AdminError> {
     let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
-    let client = query.client(body.client_id.as_deref(), None)?;
+    let client = query.client(&own, body.client_id.as_deref(), None)?;
     let limit = limit(body.capacity, body.rate_per_sec)?;
     match own.change(Change::Create(client.id, limit)).await? {
         true => Ok(StatusCode::CREATED),
@@ -166,7 +166,7 @@ async fn get(
     query: Result<Query<ClientQuery>, QueryRejection>,
     Body(body): Body,
 ) -> Result<Json<LimitEntry>, AdminError> {
-    let client = named(&query.map_err(not_well_formed)?.0, &body)?;
+    let client = named(&own, &query.map_err(not_well_formed)?.0, &body)?;
     let limit = own.get(&client.id).await?.ok_or(AdminError::UnknownLimit)?;
     Ok(Json(entry(client.as_given, limit)))
 }
@@ -188,7 +188,7 @@ async fn update(
 ) -> Result<StatusCode, AdminError> {
     let Query(query) = query.map_err(not_well_formed)?;
     let body: LimitBody = json(&body)?;
-    let client = query.client(body.client_id.as_deref(), None)?;
+    let client = query.client(&own, body.client_id.as_deref(), None)?;
     let limit = limit(body.capacity, body.rate_per_sec)?;
     found(own.change(Change::Update(client.id, limit)).await?)
 }
@@ -208,7 +208,7 @@ async fn delete(
     query: Result<Query<ClientQuery>, QueryRejection>,
     Body(body): Body,
 ) -> Result<StatusCode, AdminError> {
-    let client = named(&query.map_err(not_well_formed)?.0, &body)?;
+    let client = named(&own, &query.map_err(not_well_formed)?.0, &body)?;
     found(own.change(Change::Delete(client.id)).await?)
 }
 
@@ -236,7 +236,7 @@ async fn list(
     if !(1..=MAX_PAGE).contains(&most) {
         return Err(bad_query());
     }
-    let after = query.cursor.map(|cursor| ClientId::parse(&cursor)).transpose();
+    let after = query.cursor.map(|cursor| own.client(&cursor)).transpose();
     let after = after.map_err(|_| bad_query())?;
     let (page, more) = own.page(after.as_ref(), most.into()).await?;
     let last = page.last().filter(|_| more);
@@ -266,7 +266,7 @@ async fn put_client(
 ) -> Result<Json<LimitEntry>, AdminError> {
     let Query(query) = query.map_err(not_well_formed)?;
     let body: ClientLimitBody = json(&body)?;
-    let client = query.client(body.client_id.as_deref(), body.ip.as_deref())?;
+    let client = query.client(&own, body.client_id.as_deref(), body.ip.as_deref())?;
     let limit = limit(body.capacity, body.rate)?;
     own.change(Change::Put(client.id, limit)).await?;
     Ok(Json(entry(client.as_given, limit)))
@@ -297,19 +297,24 @@ struct Named {
 }
 
 /// The client that the query, or a body that need not be there, names.
-fn named(query: &ClientQuery, body: &[u8]) -> Result<Named, AdminError> {
+fn named(own: &OwnLimits, query: &ClientQuery, body: &[u8]) -> Result<Named, AdminError> {
     let body = if body.is_empty() { ClientBody::default() } else { json(body)? };
-    query.client(body.client_id.as_deref(), body.ip.as_deref())
+    query.client(own, body.client_id.as_deref(), body.ip.as_deref())
 }
 
 impl ClientQuery {
     /// The one client that is named here, and by `client_id` and `ip` of the body.
-    fn client(&self, client_id: Option<&str>, ip: Option<&str>) -> Result<Named, AdminError> {
+    fn client(
+        &self,
+        own: &OwnLimits,
+        client_id: Option<&str>,
+        ip: Option<&str>,
+    ) -> Result<Named, AdminError> {
         let given = [client_id, ip, self.client_id.as_deref(), self.ip.as_deref()];
         let mut client: Option<Named> = None;
         for text in given.into_iter().flatten() {
             let invalid = |error| AdminError::BadRequest(format!("{error}"));
-            let id = ClientId::parse(text).map_err(invalid)?;
+            let id = own.client(text).map_err(invalid)?;
             match &client {
                 Some(before) if before.id != id => {
                     let why = "the query and the body name different clients";

@@ -9,6 +9,7 @@ use crate::storage::Database;
 use super::bucket::Limit;
 use super::key::ClientId;
 use super::link::Link;
+use super::nat64::Nat64;
 
 pub use file::LimitsFile;
 
@@ -87,7 +88,7 @@ impl Store {
 /// What a store holds is checked like what a client sends.
 fn parse(id: &str, capacity: i64, rate_per_sec: i64) -> Result<(ClientId, Limit), StoreError> {
     let broken = || StoreError::Broken(format!("{id:?} has no limit that can be"));
-    let id = ClientId::parse(id).map_err(|_| broken())?;
+    let id = ClientId::parse(id, &Nat64::default()).map_err(|_| broken())?;
     let number = |number: i64| u32::try_from(number).map_err(|_| broken());
     let limit = Limit::new(number(capacity)?, number(rate_per_sec)?).map_err(|_| broken())?;
     Ok((id, limit))

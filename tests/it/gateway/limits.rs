@@ -97,6 +97,12 @@ async fn behind_a_trusted_proxy_each_client_has_its_own_bucket_whatever_it_claim
     // A /64 is one client.
     let neighbours = [1, 2, 3, 4, 5].map(|last| format!("x-forwarded-for: 2001:db8::{last}\r\n"));
     admits_three(&gateway, &neighbours).await;
+    // Behind a translator there are as many as there are addresses of IPv4.
+    for client in ["192.0.2.11", "192.0.2.12"] {
+        let spellings = ["64:ff9b::", "::ffff:", "", "64:ff9b::", "64:ff9b:0:0:0::"];
+        let spelled = spellings.map(|before| format!("x-forwarded-for: {before}{client}\r\n"));
+        admits_three(&gateway, &spelled).await;
+    }
 }
 
 /// A token of `subject` that is good, or not: until when, and signed with what.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use merch_store::config::Config;
-use merch_store::limits::{ClientKey, Limit, Limiter, LimiterOptions};
+use merch_store::limits::{ClientKey, Limit, Limiter, LimiterOptions, Nat64};
 
 /// Set where this test is all that a process does.
 const ALONE: &str = "MERCH_TEST_ALONE";
@@ -26,12 +26,13 @@ async fn a_million_rotating_clients_stay_within_64_mib() {
         default: Some(limit),
         most_keys: settings.max_keys,
         shared: None,
+        nat64: Nat64::default(),
     });
-    limiter.check(&ClientKey::name("the first")).await.unwrap();
+    limiter.check(&ClientKey::name("the first", &Nat64::default())).await.unwrap();
     let before = most_memory();
     for number in 0..1_000_000 {
         let name = format!("somebody with an invented and rather long name, number {number}");
-        limiter.check(&ClientKey::name(&name)).await.unwrap();
+        limiter.check(&ClientKey::name(&name, &Nat64::default())).await.unwrap();
     }
     let used = most_memory() - before;
     assert!(limiter.keys() > settings.max_keys * 9 / 10, "{} keys", limiter.keys());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use merch_store::limits::{
-    Change, ClientId, ClientKey, Limit, Limiter, LimitsFile, OwnLimits, Store, StoreError,
+    Change, ClientId, ClientKey, Limit, Limiter, LimitsFile, Nat64, OwnLimits, Store, StoreError,
 };
 use merch_store::storage::Database;
 use tempfile::TempDir;
@@ -55,7 +55,7 @@ fn file(folder: &Path) -> Store {
 }
 
 fn id(text: &str) -> ClientId {
-    ClientId::parse(text).unwrap()
+    ClientId::parse(text, &Nat64::default()).unwrap()
 }
 
 fn address(text: &str) -> ClientKey {
