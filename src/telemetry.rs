@@ -4,9 +4,10 @@ mod lines;
 mod plain;
 mod repeats;
 mod rolling;
+mod series;
 
 use std::io::{IsTerminal, Write};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
@@ -21,6 +22,9 @@ use crate::config::{InvalidConfig, Log, LogFormat};
 use lines::{Lines, Writing};
 use plain::Plain;
 use rolling::RollingFile;
+use series::AllSeries;
+
+pub use series::Series;
 
 pub use repeats::{is_news, tell_repeats};
 
@@ -125,20 +129,53 @@ fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
         .map_err(|error| InvalidConfig::new("log.level", error))
 }
 
-/// The process's metrics, in Prometheus's text format; the first call starts collecting.
-pub fn metrics() -> &'static PrometheusHandle {
-    static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+/// What the process counts: of itself, and of what comes and goes.
+pub struct Metrics {
+    own: PrometheusHandle,
+    series: AllSeries,
+}
+
+/// The process's metrics; the first call starts collecting.
+pub fn metrics() -> &'static Metrics {
+    static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| {
-        let handle = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
-            .and_then(|builder| {
-                builder.set_buckets_for_metric(Matcher::Suffix("_batch_size".into()), &COMMANDS)
-            })
-            .and_then(PrometheusBuilder::install_recorder)
-            .expect("the buckets are not empty and this is the only recorder");
+        let own = builder().install_recorder().expect("this is the only recorder");
         describe();
-        handle
+        Metrics { own, series: AllSeries::default() }
     })
+}
+
+impl Metrics {
+    /// All of them, in Prometheus's text format.
+    pub fn render(&self) -> String {
+        let handles = [self.own.clone()].into_iter().chain(self.series.handles());
+        series::merged(&handles.map(|handle| handle.render()).collect::<Vec<_>>())
+    }
+
+    /// Makes room where what was recorded has piled up; to be called now and then.
+    pub fn run_upkeep(&self) {
+        self.own.run_upkeep();
+        self.series.handles().iter().for_each(PrometheusHandle::run_upkeep);
+    }
+
+    /// The metrics of the thing that `label` calls `value`: all have this label, and they end when
+    /// nobody has what is returned any more.
+    pub fn series(&self, label: &'static str, value: &str) -> Arc<Series> {
+        self.series.of(label, value, || {
+            let recorder = builder().add_global_label(label, value).build_recorder();
+            metrics::with_local_recorder(&recorder, describe);
+            Series::new(recorder)
+        })
+    }
+}
+
+fn builder() -> PrometheusBuilder {
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)
+        .and_then(|builder| {
+            builder.set_buckets_for_metric(Matcher::Suffix("_batch_size".into()), &COMMANDS)
+        })
+        .expect("the buckets are not empty")
 }
 
 fn describe() {

@@ -133,9 +133,14 @@ impl Server {
         let admin = doors.admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let (reloads_sender, reloads) = mpsc::channel(1);
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
-        let upstreams =
-            Upstreams::start(&settings.backends, &settings.upstream, system_lookup(), &lifecycle)
-                .await;
+        let upstreams = Upstreams::start(
+            &settings.backends,
+            &settings.upstream,
+            system_lookup(),
+            Some(address),
+            &lifecycle,
+        );
+        let upstreams = upstreams.await.context("gateway.backends")?;
         let budget = RetryBudget::new(settings.upstream.retry_budget);
         let limits = limits::of_gateway(config, &lifecycle)?;
         let limiter = limits.gate.limiter().clone();

@@ -68,8 +68,10 @@ async fn put_in_force(
     // Whatever can be refused comes first.
     check_backends(config)?;
     let limit = limits::default(config)?;
+    let found = upstreams.find(&config.gateway.backends).await;
+    let found = found.map_err(|error| InvalidConfig::new("gateway.backends", error))?;
     telemetry::set_log_level(&config.log.level)?;
     limiter.set_default(limit);
-    upstreams.reconfigure(&config.gateway.backends, &config.gateway.upstream).await;
+    upstreams.reconfigure(found, &config.gateway.upstream);
     Ok(())
 }

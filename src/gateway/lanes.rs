@@ -54,8 +54,8 @@ impl Lanes {
             Arc::new(Lane {
                 backend: backend.clone(),
                 pool: Arc::new(Pool::new(backend.address(), self.options)),
-                answers: Arc::new(Answers::of(backend.name())),
-                misses: counter!("merch_gateway_misses_total", "backend" => backend.name().to_owned()),
+                answers: Arc::new(Answers::of(backend.name(), backend.series().clone())),
+                misses: backend.series().within(|| counter!("merch_gateway_misses_total")),
             })
         };
         lanes.entry(backend.id()).or_insert_with(lane).clone()

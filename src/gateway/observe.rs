@@ -9,12 +9,13 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 use super::upstream::{Failure, Picked};
 use crate::accept::Busy;
+use crate::telemetry::{self, Series};
 
-/// Counters of the answers of one backend, looked up once. The gateway's own answers count
-/// as those of a backend named `none`.
+/// Counters of the answers of one backend, looked up once.
 #[derive(Debug)]
 pub struct Answers {
     backend: String,
+    series: Arc<Series>,
     /// By status, from 100 to 599.
     by_status: Box<[OnceLock<Counter>]>,
     seconds: Histogram,
@@ -22,15 +23,18 @@ pub struct Answers {
 }
 
 impl Answers {
-    /// The counters of `backend`.
-    pub fn of(backend: &str) -> Answers {
-        let labels = [("backend", backend.to_owned())];
-        Answers {
-            backend: backend.to_owned(),
-            by_status: (100..600).map(|_| OnceLock::new()).collect(),
-            seconds: histogram!("merch_gateway_request_seconds", &labels),
-            in_flight: gauge!("merch_gateway_in_flight", &labels),
-        }
+    /// Of the gateway itself: its answers count as those of a backend named `none`.
+    pub fn own() -> Answers {
+        Answers::of("none", telemetry::metrics().series("backend", "none"))
+    }
+
+    /// The counters of `backend` in its `series`.
+    pub fn of(backend: &str, series: Arc<Series>) -> Answers {
+        let (seconds, in_flight) = series.within(|| {
+            (histogram!("merch_gateway_request_seconds"), gauge!("merch_gateway_in_flight"))
+        });
+        let by_status = (100..600).map(|_| OnceLock::new()).collect();
+        Answers { backend: backend.to_owned(), series, by_status, seconds, in_flight }
     }
 
     /// Counts an answer to what was no request, of which there is nothing else to write down.
@@ -46,9 +50,8 @@ impl Answers {
     fn count_status(&self, status: u16) {
         if let Some(cell) = self.by_status.get(usize::from(status) - 100) {
             let counter = cell.get_or_init(|| {
-                let backend = self.backend.clone();
-                let labels = [("backend", backend), ("status", status.to_string())];
-                counter!("merch_gateway_requests_total", &labels)
+                let status = status.to_string();
+                self.series.within(|| counter!("merch_gateway_requests_total", "status" => status))
             });
             counter.increment(1);
         }

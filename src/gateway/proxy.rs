@@ -88,7 +88,7 @@ impl Proxy {
         forwarder: Forwarder,
         lifecycle: Lifecycle,
     ) -> Proxy {
-        let own = Arc::new(Answers::of("none"));
+        let own = Arc::new(Answers::own());
         Proxy { options, gate, forwarder, via: Via::new(), own, lifecycle }
     }
 

@@ -27,7 +27,7 @@ pub struct BackendList {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NewBackend {
-    /// `http://host:port`; of a host name each address becomes a backend.
+    /// `http://host:port`; of a host name each address becomes a backend. Never the gateway itself.
     #[schema(example = "http://10.0.0.7:8080", min_length = 1)]
     url: String,
     /// Its share relative to the others, 1 to 100; 1 if it is left out.

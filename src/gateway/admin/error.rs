@@ -68,7 +68,9 @@ impl AdminError {
         match self {
             AdminError::BadRequest(_)
             | AdminError::InvalidConfig(_)
-            | AdminError::Add(AddError::Unresolved) => StatusCode::BAD_REQUEST,
+            | AdminError::Add(AddError::Unresolved | AddError::Itself(_)) => {
+                StatusCode::BAD_REQUEST
+            }
             AdminError::Add(AddError::Exists | AddError::Full)
             | AdminError::LimitExists
             | AdminError::Limits(OwnLimitsError::Full) => StatusCode::CONFLICT,
@@ -93,6 +95,7 @@ impl AdminError {
             AdminError::BadRequest(_) => "invalid_request",
             AdminError::InvalidConfig(_) => "invalid_config",
             AdminError::Add(AddError::Unresolved) => "backend_unresolved",
+            AdminError::Add(AddError::Itself(_)) => "backend_is_gateway",
             AdminError::Add(AddError::Exists) => "backend_exists",
             AdminError::Add(AddError::Full) => "too_many_backends",
             AdminError::Unauthorized => "unauthorized",

@@ -1,9 +1,12 @@
 //! One backend as requests see it: who it is, and counters that are changed without a lock.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use tokio_util::sync::CancellationToken;
+
+use crate::telemetry::{self, Series};
 
 use super::latency::Latency;
 
@@ -18,6 +21,7 @@ pub struct Backend {
     name: String,
     address: SocketAddr,
     authority: String,
+    series: Arc<Series>,
     pub(super) latency: Latency,
     in_flight: AtomicU32,
     /// Set when it takes no new requests.
@@ -34,6 +38,7 @@ impl Backend {
             name: address.to_string(),
             address,
             authority,
+            series: telemetry::metrics().series("backend", &address.to_string()),
             latency: Latency::default(),
             in_flight: AtomicU32::new(0),
             closed: AtomicBool::new(false),
@@ -60,6 +65,11 @@ impl Backend {
     /// `host:port` as the operator wrote it: the `Host` of a request that brings none.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// What is counted of it, for as long as it is here.
+    pub fn series(&self) -> &Arc<Series> {
+        &self.series
     }
 
     /// Requests under way.

@@ -36,6 +36,12 @@ impl Latency {
         Average::unpack(self.0.load(Ordering::Relaxed)).faded(millis(now)).seconds
     }
 
+    /// The average in seconds as of the last answer; none before that.
+    pub fn last(&self) -> Option<f32> {
+        let seconds = Average::unpack(self.0.load(Ordering::Relaxed)).seconds;
+        (seconds > 0.0).then_some(seconds)
+    }
+
     fn update(&self, now: Duration, observed: impl Fn(f32) -> f32) {
         let now = millis(now);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
@@ -98,6 +104,15 @@ mod tests {
         }
         let after_many = latency.seconds(60 * SECOND);
         assert!((0.005..0.02).contains(&after_many), "{after_many}");
+    }
+
+    #[test]
+    fn what_was_known_fades_for_the_choice_and_is_told_as_it_was() {
+        let latency = Latency::default();
+        assert_eq!(latency.last(), None);
+        latency.observe(10 * MS, SECOND);
+        assert!(latency.seconds(1000 * SECOND) < 1e-6);
+        assert_eq!(latency.last(), Some(0.01));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::config::{self, BackendUrl, MAX_BACKENDS};
 
 use super::backend::{Backend, BackendId};
 use super::health::Health;
+use super::resolve::Itself;
 use super::table::{Entry, Job, Source, SourceId, Table};
 
 /// How a source comes in.
@@ -35,6 +36,9 @@ pub enum AddError {
     /// Its name leads nowhere.
     #[error("its name has no address")]
     Unresolved,
+    /// Requests would go round in circles.
+    #[error(transparent)]
+    Itself(Itself),
 }
 
 /// No backend and no source has this name.
@@ -81,6 +85,12 @@ impl Table {
         let drained = self.drain_missing(id, addresses);
         let presumed = !self.has_available();
         self.join_new(id, addresses, presumed, now) || drained
+    }
+
+    /// Whether those that the host name `name` has led to are of IPv4; none if it has led nowhere.
+    pub fn is_ipv4(&self, name: &str) -> Option<bool> {
+        let mut entries = self.entries.iter().filter(|it| it.origin == name && !it.draining);
+        entries.next().map(|entry| entry.backend.address().is_ipv4())
     }
 
     /// Whether there is a backend that would be picked for being well.

@@ -37,13 +37,14 @@ use crate::lifecycle::Lifecycle;
 
 use health::Cause;
 use membership::Arrival;
+use resolve::LookupError;
 use snapshot::Snapshot;
 use table::Table;
 
 pub use backend::{Backend, BackendId};
 pub use health::State;
 pub use membership::{AddError, UnknownBackend};
-pub use resolve::{Addresses, Lookup, system_lookup};
+pub use resolve::{Addresses, Itself, Lookup, system_lookup};
 pub use retry_budget::RetryBudget;
 pub use table::{BackendStatus, CheckStatus};
 
@@ -58,6 +59,8 @@ struct Shared {
     turn: AtomicUsize,
     table: Mutex<Table>,
     lookup: Lookup,
+    /// Where the gateway itself listens, which is nobody's backend.
+    own: Option<SocketAddr>,
     /// What latencies are dated by.
     start: Instant,
     /// Raised by one with each change in the table.
@@ -75,6 +78,13 @@ pub struct Picked {
     upstreams: Upstreams,
 }
 
+/// Configured backends, and where the new ones among them lead.
+#[derive(Debug)]
+pub struct Found {
+    all: Vec<BackendUrl>,
+    new: Vec<(BackendUrl, Vec<SocketAddr>)>,
+}
+
 /// How a request failed at its backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -87,30 +97,32 @@ pub enum Failure {
 }
 
 impl Upstreams {
-    /// Starts with the configured `backends`, and with the tasks that watch over them until
-    /// `lifecycle` ends. Host names are looked up with `lookup`, all at once, before this
-    /// returns; one that leads nowhere yet is a warning.
+    /// Starts with the configured `backends` of a gateway that listens at `own`, and with the tasks
+    /// that watch over them until `lifecycle` ends. Host names are looked up with `lookup`, all at
+    /// once, before this returns; one that leads nowhere yet is a warning.
     pub async fn start(
         backends: &[BackendUrl],
         options: &config::Upstream,
         lookup: Lookup,
+        own: Option<SocketAddr>,
         lifecycle: &Lifecycle,
-    ) -> Upstreams {
+    ) -> Result<Upstreams, Itself> {
         let options = Arc::new(options.clone());
         let upstreams = Upstreams(Arc::new(Shared {
             snapshot: ArcSwap::default(),
             turn: AtomicUsize::new(0),
             table: Mutex::new(Table::new(options)),
             lookup,
+            own,
             start: Instant::now(),
             version: watch::Sender::new(0),
             wake: Notify::new(),
         }));
-        let found = upstreams.look_up_all(backends.to_vec()).await;
-        upstreams.change(|table, now| arrive(table, found, true, now));
+        let found = upstreams.find(backends).await?;
+        upstreams.change(|table, now| arrive(table, found.new, true, now));
         let supervising = supervise::supervise(upstreams.clone(), lifecycle.clone());
         lifecycle.spawn("upstreams", supervising);
-        upstreams
+        Ok(upstreams)
     }
 
     /// A backend for one request, none of those in `tried`; `None` if nobody is left.
@@ -137,8 +149,7 @@ impl Upstreams {
 
     /// What every backend is like now.
     pub fn status(&self) -> Vec<BackendStatus> {
-        let now = Instant::now();
-        self.table().status(now, now.saturating_duration_since(self.0.start))
+        self.table().status(Instant::now())
     }
 
     /// Changes when anything in `status` does, requests under way and latencies apart.
@@ -150,8 +161,9 @@ impl Upstreams {
     /// passed a check.
     pub async fn add(&self, origin: BackendUrl) -> Result<(), AddError> {
         let addresses = match self.look_up(&origin).await {
-            Ok(addresses) => addresses,
-            Err(error) => {
+            Ok(located) => located.addresses,
+            Err(LookupError::Itself(itself)) => return Err(AddError::Itself(itself)),
+            Err(LookupError::Nowhere(error)) => {
                 tracing::warn!(source = origin.name(), %error, "not added: its name leads nowhere");
                 return Err(AddError::Unresolved);
             }
@@ -172,38 +184,43 @@ impl Upstreams {
         self.change(|table, _| table.remove(name))
     }
 
-    /// Goes on with changed settings: configured backends that are named no more are
-    /// drained, new ones join, and what was added at runtime stays. There is no moment
-    /// without anybody in between; if only new ones are left, they get requests at once.
-    pub async fn reconfigure(&self, backends: &[BackendUrl], options: &config::Upstream) {
-        let options = Arc::new(options.clone());
-        let new = self.table().unknown(backends);
-        let found = self.look_up_all(new).await;
-        self.change(|table, now| {
-            table.reconfigure(options, backends, now);
-            let presumed = !table.has_available();
-            arrive(table, found, presumed, now);
-        });
-    }
-
-    /// Looks all of them up at once; an empty list is what leads nowhere yet.
-    async fn look_up_all(&self, origins: Vec<BackendUrl>) -> Vec<(BackendUrl, Vec<SocketAddr>)> {
+    /// Looks up where those of `backends` lead that are not here; nothing changes yet.
+    pub async fn find(&self, backends: &[BackendUrl]) -> Result<Found, Itself> {
         let mut lookups = tokio::task::JoinSet::new();
-        for (at, origin) in origins.into_iter().enumerate() {
+        let unknown = self.table().unknown(backends);
+        for (at, origin) in unknown.into_iter().enumerate() {
             let upstreams = self.clone();
             lookups.spawn(async move { (at, upstreams.look_up(&origin).await, origin) });
         }
         let mut found = lookups.join_all().await;
         // In the order in which they were written, not that of the answers.
         found.sort_by_key(|(at, ..)| *at);
-        let found = found.into_iter().map(|(_, addresses, origin)| {
-            let addresses = addresses.unwrap_or_else(|error| {
-                tracing::warn!(source = origin.name(), %error, "cannot look up backends; trying again");
-                Vec::new()
-            });
-            (origin, addresses)
+        let mut new = Vec::new();
+        for (_, looked_up, origin) in found {
+            let addresses = match looked_up {
+                Ok(located) => located.addresses,
+                Err(LookupError::Itself(itself)) => return Err(itself),
+                // An empty list is what leads nowhere yet.
+                Err(LookupError::Nowhere(error)) => {
+                    tracing::warn!(source = origin.name(), %error, "cannot look up backends; trying again");
+                    Vec::new()
+                }
+            };
+            new.push((origin, addresses));
+        }
+        Ok(Found { all: backends.to_vec(), new })
+    }
+
+    /// Goes on with changed settings: configured backends that are not among those `found` are
+    /// drained, new ones join, and what was added at runtime stays. There is no moment
+    /// without anybody in between; if only new ones are left, they get requests at once.
+    pub fn reconfigure(&self, found: Found, options: &config::Upstream) {
+        let options = Arc::new(options.clone());
+        self.change(|table, now| {
+            table.reconfigure(options, &found.all, now);
+            let presumed = !table.has_available();
+            arrive(table, found.new, presumed, now);
         });
-        found.collect()
     }
 
     fn failed(&self, backend: &Backend, cause: Cause) {

@@ -2,7 +2,6 @@
 //! here only when something failed; `membership.rs` has who comes and goes.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use metrics::{counter, gauge};
 use serde::Serialize;
@@ -37,8 +36,9 @@ pub struct BackendStatus {
     pub in_flight: u32,
     /// Requests that failed, since the last one that did not.
     pub consecutive_failures: u32,
-    /// A moving average of its answers' latency; 0: not known.
-    pub latency_ms: f64,
+    /// A moving average of its answers' latency, as of the last one; `null` until there is one.
+    #[schema(example = 1.25)]
+    pub latency_ms: Option<f64>,
     /// `null` until it was asked for the first time.
     pub last_check: Option<CheckStatus>,
 }
@@ -137,8 +137,9 @@ impl Table {
         let passed = outcome.is_ok();
         entry.health.checked(passed, now, &options);
         let result = if passed { "passed" } else { "failed" };
-        counter!("merch_gateway_health_checks_total", "backend" => name.to_owned(), "result" => result)
-            .increment(1);
+        entry.backend.series().within(|| {
+            counter!("merch_gateway_health_checks_total", "result" => result).increment(1);
+        });
         if let Err(outcome) = &outcome {
             // Once it is known to be down, every further time is no news.
             if before == State::Unhealthy {
@@ -192,8 +193,9 @@ impl Table {
         }
         let time = entry.health.eject(cause, now, &options);
         tracing::warn!(backend = name, cause = cause_name, ?time, "a backend is ejected");
-        counter!("merch_gateway_ejections_total", "backend" => name.to_owned(), "cause" => cause_name)
-            .increment(1);
+        entry.backend.series().within(|| {
+            counter!("merch_gateway_ejections_total", "cause" => cause_name).increment(1);
+        });
         true
     }
 
@@ -220,8 +222,8 @@ impl Table {
         Snapshot::new(self.options.strategy, candidates)
     }
 
-    /// What every backend is like at `now`; `clock` is what their latencies are dated by.
-    pub fn status(&self, now: Instant, clock: Duration) -> Vec<BackendStatus> {
+    /// What every backend is like at `now`.
+    pub fn status(&self, now: Instant) -> Vec<BackendStatus> {
         let status = |entry: &Entry| BackendStatus {
             name: entry.backend.name().to_owned(),
             address: entry.backend.address().to_string(),
@@ -230,7 +232,7 @@ impl Table {
             state: entry.state(),
             in_flight: entry.backend.in_flight(),
             consecutive_failures: entry.health.failures(),
-            latency_ms: f64::from(entry.backend.latency.seconds(clock)) * 1000.0,
+            latency_ms: entry.backend.latency.last().map(milliseconds),
             last_check: entry.last_check.as_ref().map(|(passed, outcome, at)| CheckStatus {
                 passed: *passed,
                 outcome: outcome.clone(),
@@ -250,9 +252,9 @@ impl Table {
             let before = entry.reported.replace(state).map(State::as_str);
             tracing::info!(backend = name, state = state.as_str(), before, "backend");
             if let Some(before) = before {
-                show_state(name, before, 0.0);
+                show_state(&entry.backend, before, 0.0);
             }
-            show_state(name, state.as_str(), 1.0);
+            show_state(&entry.backend, state.as_str(), 1.0);
         }
     }
 
@@ -285,12 +287,16 @@ impl Entry {
     pub fn forget(&self) {
         tracing::info!(backend = self.backend.name(), "backend gone");
         if let Some(state) = self.reported {
-            show_state(self.backend.name(), state.as_str(), 0.0);
+            show_state(&self.backend, state.as_str(), 0.0);
         }
     }
 }
 
-fn show_state(backend: &str, state: &'static str, value: f64) {
-    gauge!("merch_gateway_backend_state", "backend" => backend.to_owned(), "state" => state)
-        .set(value);
+/// To a microsecond: more was not measured.
+fn milliseconds(seconds: f32) -> f64 {
+    (f64::from(seconds) * 1e6).round() / 1e3
+}
+
+fn show_state(backend: &Backend, state: &'static str, value: f64) {
+    backend.series().within(|| gauge!("merch_gateway_backend_state", "state" => state).set(value));
 }

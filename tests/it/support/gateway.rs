@@ -14,6 +14,8 @@ use super::raw;
 /// A gateway on a free port; ended with this.
 pub struct TestGateway {
     pub address: SocketAddr,
+    /// Where its admin API is, if it has one.
+    pub admin: Option<SocketAddr>,
     pub lifecycle: Lifecycle,
     serving: tokio::task::JoinHandle<Ended>,
 }
@@ -32,8 +34,9 @@ impl TestGateway {
             backends.iter().map(|address| format!("http://{address}").parse().unwrap()).collect();
         settings(&mut config);
         let server = Server::start(&config, Lifecycle::default()).await.unwrap();
-        let (address, lifecycle) = (server.address(), server.lifecycle().clone());
-        TestGateway { address, lifecycle, serving: tokio::spawn(server.wait()) }
+        let (address, admin) = (server.address(), server.admin_address());
+        let lifecycle = server.lifecycle().clone();
+        TestGateway { address, admin, lifecycle, serving: tokio::spawn(server.wait()) }
     }
 
     /// What it answers to `request`, byte by byte, which asks it to hang up.

@@ -5,8 +5,8 @@ use merch_store::gateway::upstream::{AddError, State, Upstreams};
 use tokio::time::timeout;
 
 use super::{
-    Manner, Names, PATIENCE, Server, is_picked, names, options, pick, start, start_with, state,
-    unasked, until, until_state,
+    Manner, Names, PATIENCE, Server, is_picked, names, options, pick, reconfigure, start,
+    start_with, state, unasked, until, until_state,
 };
 
 const A: &str = "127.0.0.1:1";
@@ -194,7 +194,7 @@ async fn changed_settings_drain_who_is_not_named_any_more_and_keep_who_was_added
     let kept = pick(&upstreams, B).backend.id();
     let under_way = pick(&upstreams, A);
     let changed = unasked(&["127.0.0.1:2#weight=7", "127.0.0.1:4"]);
-    upstreams.reconfigure(&changed.backends, &changed.upstream).await;
+    reconfigure(&upstreams, &changed).await;
     assert_eq!(state(&upstreams, A), Some(State::Draining));
     drop(under_way);
     assert_eq!(names(&upstreams), [B, C, "127.0.0.1:4"]);
@@ -207,7 +207,7 @@ async fn what_the_operator_took_out_stays_away_for_as_long_as_the_settings_name_
     let upstreams = start(&unasked(&[A, B, C])).await;
     let reloads = async |named: &[&str]| {
         let settings = unasked(named);
-        upstreams.reconfigure(&settings.backends, &settings.upstream).await;
+        reconfigure(&upstreams, &settings).await;
     };
     let under_way = pick(&upstreams, A);
     upstreams.drain(A).unwrap();
@@ -243,7 +243,7 @@ async fn a_host_name_that_the_operator_took_out_is_not_looked_up_until_it_is_add
     let settings = unasked(&["shop:80"]);
     let upstreams = start_with(&settings, directory.lookup()).await;
     upstreams.drain("shop:80").unwrap();
-    upstreams.reconfigure(&settings.backends, &settings.upstream).await;
+    reconfigure(&upstreams, &settings).await;
     directory.lead_to(&[A.parse().unwrap(), B.parse().unwrap()]);
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     assert!(names(&upstreams).is_empty());
@@ -272,12 +272,12 @@ async fn settings_that_name_only_new_backends_leave_nobody_without_one() {
     // Asked for the first time in an hour.
     let mut changed = options(&[format!("http://{B}"), format!("http://{C}")]);
     changed.upstream.health.interval = std::time::Duration::from_secs(3600);
-    upstreams.reconfigure(&changed.backends, &changed.upstream).await;
+    reconfigure(&upstreams, &changed).await;
     assert!(is_picked(&upstreams, B) && is_picked(&upstreams, C) && !is_picked(&upstreams, A));
 
     // Back before it was gone, as it was.
     let before = unasked(&[A]);
-    upstreams.reconfigure(&before.backends, &before.upstream).await;
+    reconfigure(&upstreams, &before).await;
     assert_eq!(pick(&upstreams, A).backend.id(), under_way.backend.id());
     assert!(!is_picked(&upstreams, B) && !is_picked(&upstreams, C));
     drop(under_way);

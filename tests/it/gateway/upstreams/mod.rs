@@ -3,6 +3,7 @@
 mod checks;
 mod ejection;
 mod members;
+mod names;
 mod server;
 mod shares;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use merch_store::config::{self, Config};
 use merch_store::gateway::upstream::{
-    Addresses, BackendStatus, Failure, Lookup, Picked, State, Upstreams, system_lookup,
+    Addresses, BackendStatus, Failure, Itself, Lookup, Picked, State, Upstreams, system_lookup,
 };
 use merch_store::lifecycle::Lifecycle;
 use tokio::time::timeout;
@@ -48,7 +49,23 @@ pub async fn start(options: &config::Gateway) -> Upstreams {
 }
 
 pub async fn start_with(options: &config::Gateway, lookup: Lookup) -> Upstreams {
-    Upstreams::start(&options.backends, &options.upstream, lookup, &Lifecycle::default()).await
+    start_at(options, lookup, None).await.unwrap()
+}
+
+/// The same for a gateway that listens at `own`.
+pub async fn start_at(
+    options: &config::Gateway,
+    lookup: Lookup,
+    own: Option<SocketAddr>,
+) -> Result<Upstreams, Itself> {
+    let (backends, lifecycle) = (&options.backends, Lifecycle::default());
+    Upstreams::start(backends, &options.upstream, lookup, own, &lifecycle).await
+}
+
+/// Other settings for upstreams that are at work.
+pub async fn reconfigure(upstreams: &Upstreams, options: &config::Gateway) {
+    let found = upstreams.find(&options.backends).await.unwrap();
+    upstreams.reconfigure(found, &options.upstream);
 }
 
 /// A name server whose answer the test changes.
