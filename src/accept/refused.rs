@@ -119,3 +119,69 @@ impl Refused {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &str = "date: Sun, 06 Nov 1994 08:49:37 GMT\r\n";
+
+    fn bare(status: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n{DATE}\r\n")
+    }
+
+    #[test]
+    fn only_an_answer_of_three_headers_and_no_body_is_hypers_own() {
+        let own = bare("400 Bad Request");
+        assert_eq!(Refused::in_bare(own.as_bytes(), Line::Begun), Some(Refused::Malformed));
+        for ours in [
+            "",
+            "HTTP/1.1 4",
+            "HTTP/1.1 400 Bad Request",
+            &own.replace("400 Bad Request", "200 OK"),
+            &own.replace("HTTP/1.1", "HTTP/1.0"),
+            &own.replace("connection: close\r\n", ""),
+            &own.replace("date", "x-request-id: 7\r\ndate"),
+            &own.replace("GMT\r\n", "GMT\r\nvia: 1.1 a\r\n"),
+            &own.replace("length: 0", "length: 1"),
+            &(own.clone() + "x"),
+        ] {
+            assert_eq!(Refused::in_bare(ours.as_bytes(), Line::Begun), None, "{ours:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_of_the_line_says_what_was_wrong() {
+        let (too_large, bad) =
+            (bare("431 Request Header Fields Too Large"), bare("400 Bad Request"));
+        for (came, answer, expected) in [
+            (&["GET /xxx", "xxx"][..], &too_large, Refused::LineTooLong),
+            (&["GET /x HTTP/1.1\r\nx: xxx"], &too_large, Refused::HeadTooLarge),
+            (&["GET /x HT", "TP/1.1\r\n", "x: xxx"], &too_large, Refused::HeadTooLarge),
+            (&[], &bare("414 URI Too Long"), Refused::LineTooLong),
+            (&["GET / HTTP/2.0\r\n"], &bad, Refused::Version),
+            (&["\r\n", "\r\nGET / HTTP/1.2\r\nx"], &bad, Refused::Version),
+            (&["GET / HTTP/1.1\r\n"], &bad, Refused::Malformed),
+            (&["GET / HTTP/1.0\n"], &bad, Refused::Malformed),
+            (&["GET /\r\n"], &bad, Refused::Malformed),
+            (&["\0"], &bad, Refused::Malformed),
+        ] {
+            let line = came.iter().fold(Line::Unbegun, |line, bytes| line.after(bytes.as_bytes()));
+            assert_eq!(Refused::in_bare(answer.as_bytes(), line), Some(expected), "{came:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_instead_is_as_long_as_it_says_and_keeps_the_date() {
+        for refused in
+            [Refused::Malformed, Refused::LineTooLong, Refused::HeadTooLarge, Refused::Version]
+        {
+            let answer = refused.answer(bare("400 Bad Request").as_bytes());
+            let answer = String::from_utf8(answer.to_vec()).unwrap();
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            assert!(head.starts_with(&format!("HTTP/1.1 {} ", refused.status())), "{answer}");
+            assert!(head.contains(&format!("content-length: {}\r\n", body.len())), "{answer}");
+            assert!(head.ends_with(DATE.trim_end()), "{answer}");
+        }
+    }
+}

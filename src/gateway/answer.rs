@@ -16,6 +16,8 @@ pub enum Refusal {
     Ambiguous(&'static str),
     /// Its head is not taken for one.
     Unfit(Unfit),
+    /// It came in plain HTTP where HTTPS is spoken.
+    NotHttps,
     /// CONNECT and TRACE are not passed on.
     MethodNotAllowed,
     /// Clients cannot reach this path.
@@ -46,7 +48,7 @@ impl Refusal {
     /// Its status.
     pub fn status(self) -> StatusCode {
         match self {
-            Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::BodyBroken => {
+            Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::NotHttps | Refusal::BodyBroken => {
                 StatusCode::BAD_REQUEST
             }
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -64,6 +66,7 @@ impl Refusal {
     fn code(self) -> &'static str {
         match self {
             Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::BodyBroken => "invalid_request",
+            Refusal::NotHttps => "https_required",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::NotFound => "not_found",
             Refusal::Loop => "loop_detected",
@@ -85,6 +88,7 @@ impl Refusal {
             Refusal::Ambiguous("max-forwards") => "Max-Forwards is not one whole number",
             Refusal::Ambiguous(_) => "the request is not well-formed HTTP/1.1",
             Refusal::Unfit(why) => why.message(),
+            Refusal::NotHttps => "HTTPS is spoken here, and this came in plain HTTP",
             Refusal::MethodNotAllowed => "this method is not passed on",
             Refusal::NotFound => "no such path",
             Refusal::Loop => "this request goes round in circles: a gateway is its own backend",
@@ -131,6 +135,7 @@ impl Refusal {
             self,
             Refusal::Ambiguous(_)
                 | Refusal::Unfit(_)
+                | Refusal::NotHttps
                 | Refusal::BodyTooLarge
                 | Refusal::BodyBroken
                 | Refusal::BodyTimeout

@@ -2,6 +2,7 @@
 //! without TLS as the client has it, and an end to those that ask for nothing.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use metrics::gauge;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Activity, Courteous, Protocols, Socket, Watched, answer, keep};
@@ -58,10 +60,10 @@ pub async fn serve(
     match tls {
         None => {
             let peer = Peer::new(peer, "http", proxy.trusted());
-            speak(stream, None, peer, proxy, options, closing).await;
+            speak(stream, Spoken::Plain, peer, proxy, options, closing).await;
         }
         Some(tls) => {
-            let handshake = timeout(options.header_timeout, tls.acceptor().accept(stream));
+            let handshake = timeout(options.header_timeout, shake(stream, &tls));
             let closed = async {
                 closing.cancelled().await;
                 sleep(LAST_HANDSHAKE).await;
@@ -72,10 +74,14 @@ pub async fn serve(
             };
             match shaken {
                 None => {}
-                Some(Ok(Ok(stream))) => {
+                Some(Ok(Ok(Shaken::Plain(stream)))) => {
+                    let peer = Peer::new(peer, "http", proxy.trusted());
+                    speak(stream, Spoken::PlainByMistake, peer, proxy, options, closing).await;
+                }
+                Some(Ok(Ok(Shaken::Tls(stream)))) => {
                     let peer = Peer::new(peer, "https", proxy.trusted());
                     let agreed = Agreed::on(stream.get_ref().1.alpn_protocol());
-                    speak(stream, Some(agreed), peer, proxy, options, closing).await;
+                    speak(*stream, Spoken::Tls(agreed), peer, proxy, options, closing).await;
                 }
                 Some(Ok(Err(error))) => tracing::debug!(%error, "TLS handshake failed"),
                 Some(Err(_)) => tracing::debug!("TLS handshake took too long"),
@@ -85,9 +91,34 @@ pub async fn serve(
     open.decrement(1);
 }
 
+/// How a connection came to be.
+enum Spoken {
+    Plain,
+    /// In plain HTTP where HTTPS is spoken: every request is told so.
+    PlainByMistake,
+    Tls(Agreed),
+}
+
+/// What comes of a handshake.
+enum Shaken {
+    Tls(Box<TlsStream<TcpStream>>),
+    /// The client asks for something in plain HTTP instead.
+    Plain(TcpStream),
+}
+
+async fn shake(stream: TcpStream, tls: &Tls) -> io::Result<Shaken> {
+    let mut first = [0];
+    stream.peek(&mut first).await?;
+    // A handshake begins with no letter, and a request with nothing else.
+    if first[0].is_ascii_alphabetic() {
+        return Ok(Shaken::Plain(stream));
+    }
+    Ok(Shaken::Tls(Box::new(tls.acceptor().accept(stream).await?)))
+}
+
 async fn speak<T>(
     stream: T,
-    agreed: Option<Agreed>,
+    spoken: Spoken,
     peer: Peer,
     proxy: Arc<Proxy>,
     options: LinkOptions,
@@ -96,10 +127,16 @@ async fn speak<T>(
     T: AsyncRead + AsyncWrite + Socket + Unpin + Send + 'static,
 {
     let (verdict, activity) = (Verdict::default(), Activity::new());
+    let (agreed, is_misled) = match spoken {
+        Spoken::Plain => (None, false),
+        Spoken::PlainByMistake => (None, true),
+        Spoken::Tls(agreed) => (Some(agreed), false),
+    };
     let inspector = Inspector::new(options.header_limit, agreed, verdict.clone(), activity.clone());
     let stream = Watched::new(stream, inspector);
     let stream = Courteous::new(stream, activity.clone(), Protocols::Http2);
-    let link = Arc::new(Link::new(proxy, peer, verdict, activity.clone()));
+    let link = Link::new(proxy, peer, verdict, activity.clone()).misled(is_misled);
+    let link = Arc::new(link);
     let service = {
         let link = link.clone();
         service_fn(move |request: Request<Incoming>| {

@@ -73,6 +73,8 @@ pub struct Link {
     peer: Peer,
     /// Whether its bytes can be trusted.
     verdict: Verdict,
+    /// Whether it is in plain HTTP where HTTPS is spoken.
+    is_misled: bool,
     activity: Activity,
     tunnel: Mutex<Option<Tunnel>>,
 }
@@ -112,9 +114,12 @@ impl Proxy {
         let upgrade = wanted_upgrade(&mut request);
         let (mut head, incoming) = request.into_parts();
         let target = (head.method.clone(), head.uri.clone());
-        let admitted = match link.verdict.is_ambiguous() {
-            true => Err(Refusal::Ambiguous("")),
-            false => proxy.admit(&mut head),
+        let admitted = if link.verdict.is_ambiguous() {
+            Err(Refusal::Ambiguous(""))
+        } else if link.is_misled {
+            Err(Refusal::NotHttps)
+        } else {
+            proxy.admit(&mut head)
         };
         let client = link.peer.rewrite(&mut head.headers, proxy.trusted());
         let id = headers::request_id(&mut head.headers);
@@ -249,7 +254,12 @@ impl Proxy {
 impl Link {
     /// A connection to `peer` whose requests `proxy` passes on.
     pub fn new(proxy: Arc<Proxy>, peer: Peer, verdict: Verdict, activity: Activity) -> Link {
-        Link { proxy, peer, verdict, activity, tunnel: Mutex::default() }
+        Link { proxy, peer, verdict, is_misled: false, activity, tunnel: Mutex::default() }
+    }
+
+    /// The same if it is in plain HTTP where HTTPS is spoken.
+    pub fn misled(self, is_misled: bool) -> Link {
+        Link { is_misled, ..self }
     }
 
     /// What goes on on it.

@@ -159,6 +159,19 @@ async fn a_backend_that_closes_either_side_after_its_answer_has_answered() {
 }
 
 #[tokio::test]
+async fn a_backends_own_answer_without_a_word_stays_as_it_is() {
+    for status in ["400 Bad Request", "414 URI Too Long", "431 Request Header Fields Too Large"] {
+        let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+        let backend = Backend::start(move |_| Act::Says(answer.clone())).await;
+        let gateway = TestGateway::before(&[&backend]).await;
+        let mut client = asks(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let answer = client.hears_an_answer().await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{answer}");
+        assert!(answer.contains("content-length: 0\r\n") && !says_close(&answer), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_closes_one_way_at_a_time() {
     let (backend, gateway) = by_hand().await;
     let wanted = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";

@@ -16,7 +16,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::support::gateway::{get, header};
 use crate::support::http2::asks_in_http_2;
-use crate::support::raw::{Raw, status};
+use crate::support::raw::{Raw, refusal, says_close, status};
 use crate::support::{Backend, TestGateway, eventually};
 
 /// Writes a new certificate for `shop` and its key into `folder`.
@@ -103,6 +103,22 @@ async fn a_client_that_closes_its_sending_side_is_answered_and_told_goodbye() {
         stream.read_to_string(&mut answer).await.expect("it ends in order");
         assert_eq!(status(&answer), expected, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn plain_http_is_told_that_https_is_spoken() {
+    let folder = tempfile::tempdir().unwrap();
+    issue(folder.path());
+    let backend = Backend::named("one").await;
+    let gateway = gateway(&backend, folder.path()).await;
+    for request in ["GET /health/live HTTP/1.1\r\nhost: a\r\n\r\n", &get("/x")] {
+        let mut client = Raw::connect(gateway.address).await;
+        client.says(request).await;
+        let answer = client.hears_a_goodbye().await;
+        assert_eq!(refusal(&answer), (400, "https_required".into()));
+        assert!(says_close(&answer), "{answer}");
+    }
+    assert_eq!(backend.requests(), [""; 0]);
 }
 
 #[tokio::test]
