@@ -144,6 +144,11 @@ need_redis() {
     have redis-server || die "Redis is missing; install its redis-server and run this again"
 }
 
+# need_pgbouncer: the pooler that some tests put before their database.
+need_pgbouncer() {
+    need_server PgBouncer pgbouncer
+}
+
 # need_nginx, need_haproxy: the programs that the gateway is measured against; the benchmark
 # starts them itself.
 need_nginx() {

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use merch_store::cli;
 use mimalloc::MiMalloc;
 
@@ -12,13 +13,19 @@ use mimalloc::MiMalloc;
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match cli::run().await {
+fn main() -> ExitCode {
+    match run() {
         Ok(exit_code) => exit_code,
         Err(error) => {
             cli::complain(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    cli::environment::leave_libpq_behind()
+        .context("cannot start without PGHOST and its like; unset what begins with PG")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(cli::run())
 }

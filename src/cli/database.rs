@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use anyhow::Context;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
@@ -38,6 +40,22 @@ impl OwnDatabase {
     }
 }
 
+/// Where the database at `url` is. What its TLS needs must be there from the start: it does
+/// not come by being waited for.
+pub fn database_at(url: &SecretString) -> anyhow::Result<DatabaseOptions> {
+    let options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
+    for (name, path) in &options.files {
+        let named = || format!("database.url: {name} {}", path.display());
+        let pem = std::fs::read(path).with_context(named)?;
+        let found = match *name {
+            "sslkey" => PrivateKeyDer::from_pem_slice(&pem).map(drop),
+            _ => CertificateDer::from_pem_slice(&pem).map(drop),
+        };
+        found.map_err(|error| anyhow::anyhow!("{}: {error}", named()))?;
+    }
+    Ok(options)
+}
+
 /// A tool's database. A private one that a running shop owns is shared with that shop;
 /// otherwise it is started, and stopped after the work.
 pub struct ToolDatabase {
@@ -50,8 +68,7 @@ impl ToolDatabase {
     /// The database that `database.url` names, else the one in `data_dir`; its schema may be old.
     async fn open(config: &Config) -> anyhow::Result<ToolDatabase> {
         if let Some(url) = &config.database.url {
-            let options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
-            return Ok(ToolDatabase { options, own: None });
+            return Ok(ToolDatabase { options: database_at(url)?, own: None });
         }
         let (url, own) = match OwnDatabase::start(&config.data_dir).await {
             Ok(own) => (own.postgres.url(), Some(own)),

@@ -132,6 +132,7 @@ impl Server {
         let address = doors.gateway.local_addr()?;
         let admin = doors.admin.as_ref().map(TcpListener::local_addr).transpose()?;
         let (reloads_sender, reloads) = mpsc::channel(1);
+        let limits = limits::of_gateway(config, &lifecycle).await?;
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
         let upstreams = Upstreams::start(
             &settings.backends,
@@ -142,7 +143,6 @@ impl Server {
         );
         let upstreams = upstreams.await.context("gateway.backends")?;
         let budget = RetryBudget::new(settings.upstream.retry_budget);
-        let limits = limits::of_gateway(config, &lifecycle)?;
         let limiter = limits.gate.limiter().clone();
         let shutdown = &config.shutdown;
         Gateway::new(settings, shutdown, limits.gate, upstreams.clone(), budget, lifecycle.clone())

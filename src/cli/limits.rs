@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::sleep;
 
@@ -12,7 +11,9 @@ use crate::limits::{
     Gate, KeyBy, Limit, Limiter, LimiterOptions, LimitsFile, Link, Nat64, OwnLimits, Store,
     Subjects,
 };
-use crate::storage::{Database, DatabaseOptions, Migrations};
+use crate::storage::{Database, DatabaseOptions, Migrations, StorageError};
+
+use super::database::database_at;
 
 /// Connections for limits: a poll, and a change beside it.
 const CONNECTIONS: u32 = 2;
@@ -31,15 +32,18 @@ pub struct Limits {
 /// The limits of a gateway: those of clients' own live in PostgreSQL if there is a
 /// `database.url`, else in Redis if there is a `limits.redis_url`, else in a file in the data
 /// folder. Neither server needs to be there yet.
-pub fn of_gateway(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Limits> {
+pub async fn of_gateway(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Limits> {
     let database = config.database.url.as_ref().map(|url| {
-        let mut options = DatabaseOptions::from_url(url.expose_secret()).context("database.url")?;
+        let mut options = database_at(url)?;
         options.max_connections = CONNECTIONS;
         options.acquire_timeout = config.database.acquire_timeout;
         options.statement_timeout = config.database.statement_timeout;
         anyhow::Ok(Database::new(options))
     });
     let database = database.transpose()?;
+    if let Some(database) = &database {
+        refuse_if_unusable(database.options()).await?;
+    }
     if let Some(database) = database.as_ref().filter(|_| config.database.migrate) {
         let migrating = migrate(database.options().clone());
         let lifecycle = lifecycle.clone();
@@ -142,13 +146,23 @@ fn keep(
     });
 }
 
+/// What no waiting mends is said at start.
+async fn refuse_if_unusable(options: &DatabaseOptions) -> Result<(), StorageError> {
+    match Migrations::connect(options).await {
+        Err(error @ StorageError::Unusable(_)) => return Err(error),
+        Err(error) => tracing::warn!(%error, "starting without the database"),
+        Ok(migrations) => migrations.close().await,
+    }
+    Ok(())
+}
+
 /// Brings the schema up to date once the database is there; the gateway does not wait for it.
 async fn migrate(options: DatabaseOptions) {
     let migrated = async || {
         let mut migrations = Migrations::connect(&options).await?;
         let applied = migrations.up().await?;
         migrations.close().await;
-        Ok::<_, crate::storage::StorageError>(applied)
+        Ok::<_, StorageError>(applied)
     };
     loop {
         match migrated().await {

@@ -3,6 +3,7 @@
 mod audit;
 mod database;
 mod echo;
+pub mod environment;
 pub mod gateway;
 mod identity;
 pub mod limits;

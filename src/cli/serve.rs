@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, interval, sleep, timeout};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
 
-use super::database::OwnDatabase;
+use super::database::{OwnDatabase, database_at};
 use super::terminal::{announce, print, spinner};
 use super::{Common, address, exit_code, limits, listen};
 
@@ -146,10 +146,7 @@ impl Server {
         let address = listener.local_addr()?;
 
         let (mut options, secret, own) = match (&config.database.url, &config.auth.jwt_secret) {
-            (Some(url), Some(secret)) => {
-                let url = url.expose_secret();
-                (DatabaseOptions::from_url(url).context("database.url")?, secret.clone(), None)
-            }
+            (Some(url), Some(secret)) => (database_at(url)?, secret.clone(), None),
             (Some(_), None) => anyhow::bail!(
                 "auth.jwt_secret is required with database.url, so that replicas accept each \
                  other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
@@ -289,7 +286,7 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
     let progress = spinner("waiting for the database");
     let deadline = Instant::now() + DATABASE_DEADLINE;
     let mut migrations = loop {
-        match Migrations::connect(options).await {
+        match Migrations::connect_to_serve(options).await {
             Ok(migrations) => break migrations,
             Err(StorageError::Unavailable(why)) if Instant::now() < deadline => {
                 if telemetry::is_news("waiting for the database", &why) {
@@ -313,6 +310,10 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
             "{pending} migrations are pending; run `merch-store migrate up`, or set \
              database.migrate"
         );
+    }
+    migrations.check_rights().await?;
+    for setting in migrations.dangers().await? {
+        tracing::warn!("{setting} is off: this server loses coins when its machine fails");
     }
     migrations.close().await;
     Ok(())

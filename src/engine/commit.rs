@@ -105,7 +105,7 @@ async fn commit_whole(
                 }
                 reconnected = true;
             }
-            StorageError::Unavailable(why) => {
+            StorageError::Unavailable(why) | StorageError::Unusable(why) => {
                 say_away(&why);
                 return Err(Failure::All(EngineError::Unavailable));
             }
@@ -176,7 +176,7 @@ async fn find_out(
                 return Err(StorageError::Unavailable(why));
             }
             Ok(Err(error)) => {
-                if matches!(error, StorageError::Unavailable(_)) {
+                if matches!(error, StorageError::Unavailable(_) | StorageError::Unusable(_)) {
                     database.set_available(false);
                 }
                 sleep(LONGEST_BACKOFF).await;

@@ -59,9 +59,11 @@ async fn answer_all(database: Database, mut waiting: mpsc::Receiver<Question>) {
             tracing::debug!(%error, "cannot read versions");
             HashMap::new()
         });
+        // Left meanwhile, the server may have been another one than `known` is of.
+        let known = Some(known).filter(|known| *known == database.known());
         for Question { account, answer } in questions.drain(..) {
             // The client may have hung up meanwhile.
-            let _ = answer.send(versions.get(&account).map(|version| (known, *version)));
+            let _ = answer.send(known.zip(versions.get(&account).copied()));
         }
     }
 }

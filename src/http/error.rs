@@ -213,7 +213,7 @@ impl From<EngineError> for ApiError {
 impl From<StorageError> for ApiError {
     fn from(error: StorageError) -> ApiError {
         match error {
-            StorageError::Unavailable(why) => {
+            StorageError::Unavailable(why) | StorageError::Unusable(why) => {
                 if is_news("a read found no database", &why) {
                     tracing::warn!(why, "a read found no database");
                 }

@@ -1,7 +1,6 @@
 //! The proof that no coin was lost or minted, read from one snapshot.
 
-use sqlx::{Connection, PgConnection};
-
+use super::session::{Purpose, Session, Statements};
 use super::{DatabaseOptions, StorageError};
 
 /// The most lies that one kind of check reports; more would not say more.
@@ -42,34 +41,38 @@ pub struct Lie(pub String);
 impl Audit {
     /// Reads everything once, in one snapshot, while the shop goes on working.
     pub async fn run(options: &DatabaseOptions) -> Result<Audit, StorageError> {
-        let mut connection = options.connect().await?;
+        let mut session = Session::connect(options, Purpose::Look).await?;
+        let audit = Audit::read(&mut session).await;
+        session.close().await;
+        audit.map_err(|error| error.at(&options.location()))
+    }
+
+    async fn read(session: &mut Session) -> Result<Audit, StorageError> {
         // Whole tables are read here: the opposite of what other sessions are set up for.
-        sqlx::raw_sql(
-            "SET statement_timeout = 0; SET enable_seqscan = on; SET enable_hashjoin = on;
-             SET enable_mergejoin = on; SET work_mem = '256MB';
-             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        )
-        .execute(&mut connection)
-        .await?;
-        let totals = totals(&mut connection).await?;
+        let begin = session.transaction(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on;
+             SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
+             SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '256MB'",
+        );
+        session.execute(begin).await?;
+        let totals = totals(session.statements()).await?;
         let mut lies = Vec::new();
-        lies.extend(balances_that_lie(&mut connection).await?);
-        lies.extend(inventories_that_lie(&mut connection).await?);
-        lies.extend(rows_below_zero(&mut connection).await?);
-        lies.extend(grants_too_many(&mut connection).await?);
+        lies.extend(balances_that_lie(session.statements()).await?);
+        lies.extend(inventories_that_lie(session.statements()).await?);
+        lies.extend(rows_below_zero(session.statements()).await?);
+        lies.extend(grants_too_many(session.statements()).await?);
         if totals.granted != totals.held + totals.spent {
             lies.push(Lie(format!(
                 "{} coins were granted, but {} are held and {} were spent",
                 totals.granted, totals.held, totals.spent
             )));
         }
-        // The transaction only read; a connection that cannot be closed politely is dropped.
-        let _ = connection.close().await;
         Ok(Audit { totals, lies })
     }
 }
 
-async fn totals(connection: &mut PgConnection) -> Result<Totals, StorageError> {
+async fn totals(statements: Statements<'_>) -> Result<Totals, StorageError> {
     // Sums of int8 are numeric, which travels best as text.
     let row: (i64, i64, String, String, String, String, String) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM users),
@@ -81,7 +84,7 @@ async fn totals(connection: &mut PgConnection) -> Result<Totals, StorageError> {
                 (SELECT coalesce(sum(quantity), 0)::text FROM inventory)
          FROM history",
     )
-    .fetch_one(connection)
+    .fetch_one(statements)
     .await?;
     let (users, movements, granted, held, spent, transferred, items) = row;
     let number = |text: String| {
@@ -99,7 +102,7 @@ async fn totals(connection: &mut PgConnection) -> Result<Totals, StorageError> {
 }
 
 /// Users whose coins are not the sum of their history, or who have no balance at all.
-async fn balances_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+async fn balances_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, Option<String>, Option<i64>, String)> = sqlx::query_as(
         "SELECT coalesce(users.id, summed.user_id, balance.user_id), username, coins,
                 coalesce(summed.coins_moved, 0)::text
@@ -116,7 +119,7 @@ async fn balances_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, St
          ORDER BY 1 LIMIT $1",
     )
     .bind(LIES_SHOWN)
-    .fetch_all(connection)
+    .fetch_all(statements)
     .await?;
     Ok(rows
         .into_iter()
@@ -133,7 +136,7 @@ async fn balances_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, St
 }
 
 /// Users who own another number of an item than they bought.
-async fn inventories_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+async fn inventories_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, i16, i64, i64)> = sqlx::query_as(
         "SELECT coalesce(owned.user_id, bought.user_id), coalesce(owned.item_id, bought.item_id),
                 coalesce(owned.quantity, 0), coalesce(bought.quantity, 0)
@@ -146,7 +149,7 @@ async fn inventories_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>,
          ORDER BY 1, 2 LIMIT $1",
     )
     .bind(LIES_SHOWN)
-    .fetch_all(connection)
+    .fetch_all(statements)
     .await?;
     Ok(rows
         .into_iter()
@@ -157,7 +160,7 @@ async fn inventories_that_lie(connection: &mut PgConnection) -> Result<Vec<Lie>,
 }
 
 /// Rows that the table's own constraints should have kept out.
-async fn rows_below_zero(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+async fn rows_below_zero(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
         "SELECT 'balance of user', user_id, coins FROM balance WHERE coins < 0
          UNION ALL
@@ -167,19 +170,19 @@ async fn rows_below_zero(connection: &mut PgConnection) -> Result<Vec<Lie>, Stor
          LIMIT $1",
     )
     .bind(LIES_SHOWN)
-    .fetch_all(connection)
+    .fetch_all(statements)
     .await?;
     Ok(rows.into_iter().map(|(what, id, number)| Lie(format!("{what} {id} is {number}"))).collect())
 }
 
 /// Users who were granted more than once: coins minted by an entry that balances.
-async fn grants_too_many(connection: &mut PgConnection) -> Result<Vec<Lie>, StorageError> {
+async fn grants_too_many(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT to_id, count(*) FROM history WHERE from_id IS NULL AND to_id IS NOT NULL
          GROUP BY to_id HAVING count(*) > 1 ORDER BY 1 LIMIT $1",
     )
     .bind(LIES_SHOWN)
-    .fetch_all(connection)
+    .fetch_all(statements)
     .await?;
     Ok(rows
         .into_iter()

@@ -1,20 +1,28 @@
 //! Connections: where the database is, how a session is set up, whether it is there at all.
 
-use std::pin::Pin;
-use std::str::FromStr;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::ConnectOptions;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::watch;
 
 use super::StorageError;
+use super::error::leaves_session;
 use super::names::{Known, Names};
+use super::pool::Pool;
+use super::session::{Running, Statements};
+use super::url::{self, InvalidUrl, Parsed};
 
 /// Where the database is and how long to wait for it.
 #[derive(Clone, Debug)]
 pub struct DatabaseOptions {
-    connect: PgConnectOptions,
+    pub(super) connect: PgConnectOptions,
+    /// What only sessions of ours know: see [`super::session`].
+    pub(super) mark: String,
+    /// Files that TLS needs, each under the name of its parameter in the URL.
+    pub files: Vec<(&'static str, PathBuf)>,
     /// Connections for reading, at most.
     pub max_connections: u32,
     /// The longest wait for a free connection.
@@ -26,85 +34,47 @@ pub struct DatabaseOptions {
 /// The database as readers see it: a pool, and whether there is any use in asking it.
 #[derive(Clone, Debug)]
 pub struct Database {
-    pool: PgPool,
+    pool: Arc<Pool>,
     available: watch::Sender<bool>,
-    options: DatabaseOptions,
     names: Names,
 }
 
 impl DatabaseOptions {
-    /// Options for the database at `url`, with waits that suit a person at a terminal; the
-    /// URL's `sslmode` is honoured. The error never repeats the URL, which holds a password.
-    pub fn from_url(url: &str) -> Result<DatabaseOptions, StorageError> {
-        let not_a_url = || StorageError::Unexpected("not a URL like postgres://host/name".into());
-        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
-            return Err(not_a_url());
-        }
-        let connect = PgConnectOptions::from_str(url)
-            .map_err(|_| not_a_url())?
-            .application_name("merch-store")
-            .disable_statement_logging();
+    /// Options for the database at `url`, with waits that suit a person at a terminal. The
+    /// error never repeats the URL, which holds a password.
+    pub fn from_url(url: &str) -> Result<DatabaseOptions, InvalidUrl> {
+        let Parsed { connect, files } = url::parse(url)?;
         Ok(DatabaseOptions {
-            connect,
+            connect: connect.disable_statement_logging(),
+            mark: format!("{:032x}", rand::random::<u128>()),
+            files,
             max_connections: 4,
             acquire_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(60),
         })
     }
 
-    /// The same, in another database of the same server.
-    pub fn with_database(mut self, name: &str) -> DatabaseOptions {
-        self.connect = self.connect.database(name);
-        self
-    }
-
     /// The database for people: where it is, without user or password.
     pub fn location(&self) -> String {
+        let (host, port) = (self.connect.get_host(), self.connect.get_port());
         let name = self.connect.get_database().unwrap_or_default();
-        match self.connect.get_socket() {
-            Some(socket) => format!("PostgreSQL at {}, database {name}", socket.display()),
-            None => format!(
-                "PostgreSQL at {}:{}, database {name}",
-                self.connect.get_host(),
-                self.connect.get_port()
-            ),
+        match host {
+            folder if folder.starts_with('/') => {
+                format!("PostgreSQL at {folder} (port {port}), database {name}")
+            }
+            address if address.contains(':') => {
+                format!("PostgreSQL at [{address}]:{port}, database {name}")
+            }
+            host => format!("PostgreSQL at {host}:{port}, database {name}"),
         }
-    }
-
-    /// One connection outside the pool, its session set up like any other.
-    pub(super) async fn connect(&self) -> Result<PgConnection, StorageError> {
-        let connecting = async {
-            let mut connection = self.connect.connect().await?;
-            set_up(&mut connection, self.statement_timeout).await?;
-            Ok::<_, sqlx::Error>(connection)
-        };
-        tokio::time::timeout(self.acquire_timeout, connecting)
-            .await
-            .map_err(|_| StorageError::Unavailable("no connection in time".into()))?
-            .map_err(StorageError::from)
     }
 }
 
 impl Database {
     /// A pool for `options`; nothing is connected before the first use.
     pub fn new(options: DatabaseOptions) -> Database {
-        let statement_timeout = options.statement_timeout;
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            .test_before_acquire(false)
-            // A connection in constant use has just proven itself; an idle one has not.
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > Duration::from_secs(1) {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .after_connect(move |connection, _| Box::pin(set_up(connection, statement_timeout)))
-            .connect_lazy_with(options.connect.clone());
-        Database { pool, available: watch::Sender::new(true), options, names: Names::new() }
+        let pool = Arc::new(Pool::new(options));
+        Database { pool, available: watch::Sender::new(true), names: Names::new() }
     }
 
     /// What is known of accounts without asking.
@@ -117,9 +87,16 @@ impl Database {
         self.names.known()
     }
 
+    /// Leaves the server, with all that was remembered of it: the next statement goes
+    /// wherever the address leads by then.
+    pub(super) fn leave(&self) {
+        self.pool.leave();
+        self.names.forget();
+    }
+
     /// What the pool was made from.
     pub fn options(&self) -> &DatabaseOptions {
-        &self.options
+        self.pool.options()
     }
 
     /// Whether the database answered when the writer last asked it; `true` before that.
@@ -147,30 +124,43 @@ impl Database {
     /// of it cannot leave a connection in the middle of it too; at once refused while the
     /// database is known to be away, and not waited for when the server goes silent.
     ///
-    /// A connection that broke while nobody used it is not the statement's fault: it runs
-    /// again on the next one, so it must bear to be run twice.
+    /// A session that ended while nobody used it, or whose server is read-only by now, is not
+    /// the statement's fault: it runs again on the next one, so it must bear to be run twice.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        statement: impl for<'c> Fn(&'c mut PgConnection) -> Running<'c, T> + Send + Sync + 'static,
+        statement: impl for<'c> Fn(Statements<'c>) -> Running<'c, T> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
         if !self.is_available() {
             return Err(StorageError::Unavailable("the database is away".into()));
         }
-        let (pool, options) = (self.pool.clone(), self.options.clone());
+        let database = self.clone();
         let running = tokio::spawn(async move {
-            // All connections may have broken at once; the one after them is new.
-            let mut broken = 0;
+            let pool = &database.pool;
+            // All sessions may have ended at once; the one after them is new.
+            let mut left = 0;
             loop {
-                let mut connection = pool.acquire().await?;
+                let mut lent = pool.acquire().await?;
                 // The server gives up first, so that it can say why.
-                let patience = options.statement_timeout + Duration::from_secs(1);
-                match tokio::time::timeout(patience, statement(&mut connection)).await {
-                    Ok(Err(sqlx::Error::Io(_))) if broken < options.max_connections => broken += 1,
-                    Ok(result) => return result.map_err(StorageError::from),
-                    Err(_silent) => {
-                        // Back in the pool, it would be waited for by the next one.
-                        connection.close_on_drop();
-                        return Err(StorageError::Unavailable("the server went silent".into()));
+                let patience = pool.options().statement_timeout + Duration::from_secs(1);
+                let result = tokio::time::timeout(patience, lent.session().run(&statement)).await;
+                let Ok(result) = result else {
+                    return Err(StorageError::Unavailable("the server went silent".into()));
+                };
+                match result {
+                    Err(error) if leaves_session(&error) => {
+                        drop(lent);
+                        if !matches!(error, sqlx::Error::Io(_)) {
+                            // The server said so, of all its sessions.
+                            database.leave();
+                        }
+                        if left >= pool.options().max_connections {
+                            return Err(error.into());
+                        }
+                        left += 1;
+                    }
+                    result => {
+                        pool.give_back(lent);
+                        return result.map_err(StorageError::from);
                     }
                 }
             }
@@ -180,33 +170,4 @@ impl Database {
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }
-}
-
-/// A statement under way on a connection.
-pub(super) type Running<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
-
-/// Limits that keep one stuck session from holding up the others, then the planner: every
-/// statement here is a handful of look-ups by index, and must stay so on tables that have
-/// not been analysed yet.
-async fn set_up(
-    connection: &mut PgConnection,
-    statement_timeout: Duration,
-) -> Result<(), sqlx::Error> {
-    let limits = format!(
-        "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED; \
-         SET statement_timeout = {0}; SET lock_timeout = {0}; \
-         SET idle_in_transaction_session_timeout = 2000",
-        statement_timeout.as_millis(),
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(limits)).execute(&mut *connection).await?;
-    let planner = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
-                   SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
-    if let Err(error) = sqlx::raw_sql(planner).execute(connection).await {
-        match error {
-            // Another engine than PostgreSQL's, with a planner of its own.
-            sqlx::Error::Database(said) => tracing::debug!(%said, "planner settings left alone"),
-            error => return Err(error),
-        }
-    }
-    Ok(())
 }

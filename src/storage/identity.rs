@@ -1,10 +1,10 @@
 //! Which database this is.
 
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::shop::{Books, BooksId};
 
+use super::session::{Purpose, Session, Statements};
 use super::{Database, DatabaseOptions, StorageError};
 
 impl Database {
@@ -15,21 +15,21 @@ impl Database {
 
     /// Which books these are, read now. What is remembered of others is forgotten.
     pub async fn books_fetch(&self) -> Result<Books, StorageError> {
-        let books = self.run(|connection| Box::pin(books_fetch(connection))).await?;
+        let books = self.run(|statements| Box::pin(books_fetch(statements))).await?;
         self.names().learn(books);
         Ok(books)
     }
 }
 
 /// The identity of the database, which is renewed first if it came here in a dump.
-pub(super) async fn books_fetch(connection: &mut PgConnection) -> Result<Books, sqlx::Error> {
+pub(super) async fn books_fetch(mut statements: Statements<'_>) -> Result<Books, sqlx::Error> {
     loop {
         let (id, renewed_at, at_home): (Uuid, Option<i64>, bool) = sqlx::query_as(
             "SELECT id, extract(epoch FROM renewed_at)::int8,
                     table_oid = identity.tableoid AND database_oid = pg_database.oid
              FROM identity, pg_database WHERE datname = current_database()",
         )
-        .fetch_one(&mut *connection)
+        .fetch_one(statements.again())
         .await?;
         if at_home {
             let renewed_at = renewed_at.map(|seconds| u64::try_from(seconds).unwrap_or_default());
@@ -42,7 +42,7 @@ pub(super) async fn books_fetch(connection: &mut PgConnection) -> Result<Books, 
              FROM pg_database WHERE datname = current_database()
              AND (table_oid <> identity.tableoid OR database_oid <> pg_database.oid)",
         )
-        .execute(&mut *connection)
+        .execute(statements.again())
         .await?;
         if renewed.rows_affected() > 0 {
             tracing::warn!("this database is a copy: everybody has to log in again");
@@ -52,16 +52,16 @@ pub(super) async fn books_fetch(connection: &mut PgConnection) -> Result<Books, 
 
 /// Gives the database at `options` a new identity: the old one and the new one.
 pub async fn renew_identity(options: &DatabaseOptions) -> Result<(BooksId, BooksId), StorageError> {
-    let mut connection = options.connect().await?;
-    let (old, new): (Uuid, Uuid) = sqlx::query_as(
-        "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
-                             table_oid = identity.tableoid, database_oid = pg_database.oid
-         FROM identity AS before, pg_database WHERE datname = current_database()
-         RETURNING before.id, identity.id",
-    )
-    .fetch_one(&mut connection)
-    .await?;
-    // It is committed; a connection that cannot be closed politely is dropped.
-    let _ = connection.close().await;
+    let mut session = Session::connect(options, Purpose::Work).await?;
+    let renewing = session.run(|statements| {
+        let sql = "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
+                       table_oid = identity.tableoid, database_oid = pg_database.oid
+                   FROM identity AS before, pg_database WHERE datname = current_database()
+                   RETURNING before.id, identity.id";
+        Box::pin(sqlx::query_as(sql).fetch_one(statements))
+    });
+    let (old, new): (Uuid, Uuid) =
+        renewing.await.map_err(|error| StorageError::from(error).at(&options.location()))?;
+    session.close().await;
     Ok((BooksId(old), BooksId(new)))
 }

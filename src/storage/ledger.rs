@@ -21,7 +21,7 @@ impl Transaction<'_> {
     /// and reserves an account number for each newcomer.
     pub async fn ledger_fetch(&mut self, commands: &[Command]) -> Result<Ledger, StorageError> {
         let mut ledger = Ledger::default();
-        let names = self.writer.names.clone();
+        let names = self.writer.database.names().clone();
         let known = names.known();
         let mentioned = Mentioned::by(commands, known, &names, &mut ledger);
         // kind, id, number, name, fingerprint, outcome: one shape for all seven reads.

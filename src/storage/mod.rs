@@ -17,9 +17,13 @@ mod limits;
 mod merch;
 mod migrate;
 mod names;
+mod pool;
+mod rights;
 mod seed;
+mod session;
 mod spellings;
 mod transaction;
+mod url;
 
 pub use accounts::Credentials;
 pub use audit::{Audit, Lie, Totals};
@@ -34,3 +38,4 @@ pub use migrate::{AppliedMigration, MigrationState, Migrations};
 pub use names::Known;
 pub use seed::Seed;
 pub use transaction::{Transaction, Writer};
+pub use url::InvalidUrl;

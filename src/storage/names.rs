@@ -64,6 +64,11 @@ impl Names {
         self.now.rcu(|known| Known { generation: known.generation + 1, books: Some(books) });
     }
 
+    /// Forgets everything: another server may not have what was read from the one before it.
+    pub(super) fn forget(&self) {
+        self.now.rcu(|known| Known { generation: known.generation + 1, ..**known });
+    }
+
     /// The account of this name, if it is known.
     pub(super) fn account(&self, known: Known, username: &Username) -> Option<AccountId> {
         let (generation, account) = self.by_name.get(username)?;

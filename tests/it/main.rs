@@ -11,6 +11,7 @@ mod auth;
 mod bank;
 mod buy;
 mod connections;
+mod database;
 mod docs;
 mod engine;
 mod errors;

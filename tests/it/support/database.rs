@@ -48,11 +48,15 @@ impl TestDatabase {
         TestDatabase::copy_of("template0").await
     }
 
+    /// A database without a schema that keeps its text in `encoding`.
+    pub async fn in_encoding(encoding: &str) -> TestDatabase {
+        TestDatabase::copy_of(&format!("template0 LOCALE 'C' ENCODING '{encoding}'")).await
+    }
+
     /// A copy of the database `template`, to which nobody is connected.
     pub async fn copy_of(template: &str) -> TestDatabase {
         let server = server().await;
-        let number = CREATED.fetch_add(1, Ordering::Relaxed);
-        let name = format!("merch_test_{}_{number}", std::process::id());
+        let name = new_name();
         admin(&server.url, &format!("CREATE DATABASE {name} TEMPLATE {template}")).await;
         let mut url = server.url.clone();
         url.set_path(&name);
@@ -147,16 +151,51 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        let (url, name) = (SERVER.get().unwrap().url.clone(), self.name.clone());
-        // In a thread of its own, because this one may be in the middle of a runtime.
-        let dropping = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let sql = format!("DROP DATABASE {name} WITH (FORCE)");
-            runtime.unwrap().block_on(admin(&url, &sql));
-        });
-        if !std::thread::panicking() {
-            dropping.join().unwrap();
-        }
+        let url = SERVER.get().unwrap().url.clone();
+        run_apart(url, format!("DROP DATABASE {} WITH (FORCE)", self.name));
+    }
+}
+
+/// A role of the server that may log in and nothing else; dropped with this, which must be
+/// before the database that it has rights in.
+pub struct TestRole {
+    pub name: String,
+    /// The database, as this role.
+    pub url: Url,
+    database: Url,
+}
+
+impl TestRole {
+    pub async fn of(database: &TestDatabase) -> TestRole {
+        let name = new_name();
+        database.execute(&format!("CREATE ROLE {name} LOGIN PASSWORD 'merch'")).await;
+        let mut url = database.url().clone();
+        url.set_username(&name).unwrap();
+        url.set_password(Some("merch")).unwrap();
+        TestRole { name, url, database: database.url().clone() }
+    }
+}
+
+impl Drop for TestRole {
+    fn drop(&mut self) {
+        let sql = format!("DROP OWNED BY {0}; DROP ROLE {0}", self.name);
+        run_apart(self.database.clone(), sql);
+    }
+}
+
+fn new_name() -> String {
+    let number = CREATED.fetch_add(1, Ordering::Relaxed);
+    format!("merch_test_{}_{number}", std::process::id())
+}
+
+/// Runs `sql` in a thread of its own, because this one may be in the middle of a runtime.
+fn run_apart(url: Url, sql: String) {
+    let running = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(admin(&url, &sql));
+    });
+    if !std::thread::panicking() {
+        running.join().unwrap();
     }
 }
 

@@ -6,6 +6,7 @@ pub mod database;
 pub mod gateway;
 pub mod http2;
 pub mod person;
+pub mod pgbouncer;
 pub mod process;
 pub mod proxy;
 pub mod raw;

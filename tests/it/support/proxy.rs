@@ -40,7 +40,8 @@ pub struct Proxy {
 }
 
 struct Shared {
-    upstream: Url,
+    /// Where new connections lead.
+    upstream: Mutex<Url>,
     /// Faults to come, the next one first.
     faults: Mutex<Vec<(Stage, Fault)>>,
     /// Flips when all connections shall break; true while new ones are refused.
@@ -58,7 +59,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shared = Arc::new(Shared {
-            upstream: upstream.clone(),
+            upstream: Mutex::new(upstream.clone()),
             faults: Mutex::default(),
             away: watch::Sender::new(false),
             refused: watch::Sender::new(0),
@@ -97,6 +98,17 @@ impl Proxy {
         self.shared.refused.subscribe().wait_for(|refused| *refused > 0).await.unwrap();
     }
 
+    /// New connections lead to the server at `upstream`; those that are there stay.
+    pub fn leads_to(&self, upstream: &Url) {
+        *self.shared.upstream.lock().unwrap() = upstream.clone();
+    }
+
+    /// Breaks all connections; new ones are let in.
+    pub fn cuts_all(&self) {
+        self.goes_away();
+        self.comes_back();
+    }
+
     pub fn comes_back(&self) {
         self.shared.away.send_replace(false);
     }
@@ -125,7 +137,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn relay(mut client: TcpStream, shared: &Shared) -> io::Result<()> {
     // An answer is passed on in pieces; none of them shall wait for the one before it.
     client.set_nodelay(true)?;
-    let mut server = connect(&shared.upstream).await?;
+    let upstream = shared.upstream.lock().unwrap().clone();
+    let mut server = connect(&upstream).await?;
     pass_start_up(&mut client, &mut server).await?;
     let mut statements = HashMap::new();
     loop {

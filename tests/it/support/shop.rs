@@ -207,7 +207,24 @@ pub struct Replica {
 
 impl Replica {
     pub async fn start(url: &str) -> Replica {
-        let server = Server::start(&config(url), Lifecycle::default()).await.unwrap();
+        Replica::with(url, |_| {}).await
+    }
+
+    /// One that waits for its database for as long as a busy machine may need.
+    pub async fn patient(url: &str) -> Replica {
+        let patience = Duration::from_secs(30);
+        Replica::with(url, |config| {
+            config.database.acquire_timeout = patience;
+            config.database.statement_timeout = patience;
+            config.http.request_timeout = 2 * patience;
+        })
+        .await
+    }
+
+    async fn with(url: &str, change: impl FnOnce(&mut Config)) -> Replica {
+        let mut config = config(url);
+        change(&mut config);
+        let server = Server::start(&config, Lifecycle::default()).await.unwrap();
         Replica {
             people: Vec::new(),
             base: format!("http://{}", server.address()),
@@ -216,6 +233,10 @@ impl Replica {
             lifecycle: server.lifecycle().clone(),
             server: tokio::spawn(server.wait()),
         }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// Opens accounts for so many people, at this shop.
