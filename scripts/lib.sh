@@ -76,6 +76,19 @@ have_cc() {
     fi
 }
 
+# need_venv: Python's virtual environments, which Debian keeps in a package of their own.
+need_venv() {
+    if python3 -c 'import ensurepip' 2>/dev/null; then
+        return
+    fi
+    if have apt-get; then
+        apt_update "Python's venv"
+        apt_install "Python's venv" python3-venv
+    fi
+    python3 -c 'import ensurepip' 2>/dev/null || die "Python's venv is missing; install it and" \
+        "run this again"
+}
+
 # need_postgres: the server programs, which are enough; nobody needs to set up a server.
 need_postgres() {
     if have_postgres; then

@@ -14,7 +14,7 @@ use super::extract::JsonBody;
 #[serde(deny_unknown_fields)]
 pub struct LogLevel {
     /// As `log.level` in the configuration.
-    #[schema(example = "info,merch_store::gateway=debug", min_length = 1)]
+    #[schema(example = "info,merch_store::gateway=debug")]
     level: String,
 }
 
