@@ -7,6 +7,7 @@
 mod address;
 mod environment;
 mod gateway;
+mod origin;
 mod upstream;
 mod values;
 
@@ -25,8 +26,11 @@ use values::{
     secret_unless_empty,
 };
 
+use address::Network;
+
 pub use address::{BackendUrl, TranslationPrefix};
 pub use gateway::{Gateway, MAX_BACKENDS, PathPattern};
+pub use origin::Origin;
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
 pub use values::address;
 
@@ -70,6 +74,10 @@ pub struct Http {
     pub header_timeout: Duration,
     #[serde(rename = "request_timeout_ms", deserialize_with = "milliseconds")]
     pub request_timeout: Duration,
+    #[serde(deserialize_with = "list")]
+    pub trusted_proxies: Vec<Network>,
+    #[serde(deserialize_with = "list")]
+    pub cors_origins: Vec<Origin>,
     pub max_connections: NonZeroUsize,
 }
 
@@ -338,6 +346,10 @@ mod tests {
             (("MERCH__AUTH__JWT_PREVIOUS_SECRET", "short"), "auth.jwt_previous_secret"),
             (("MERCH__GATEWAY__BACKENDS", "https://shop"), "gateway.backends"),
             (("MERCH__GATEWAY__BACKENDS", "http://shop/api"), "gateway.backends"),
+            (("MERCH__HTTP__TRUSTED_PROXIES", "10.0.0.0/40"), "http.trusted_proxies"),
+            (("MERCH__HTTP__CORS_ORIGINS", "*"), "http.cors_origins"),
+            (("MERCH__HTTP__CORS_ORIGINS", "https://a,null"), "http.cors_origins"),
+            (("MERCH__HTTP__CORS_ORIGINS", "https://a/"), "http.cors_origins"),
             (("MERCH__GATEWAY__TRUSTED_PROXIES", "10.0.0.0/40"), "gateway.trusted_proxies"),
             (("MERCH__GATEWAY__HIDDEN_PATHS", "metrics"), "gateway.hidden_paths"),
             (("MERCH__GATEWAY__TLS_CERTIFICATE", "cert.pem"), "gateway.tls_key"),

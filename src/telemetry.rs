@@ -78,7 +78,7 @@ pub fn start_logging(log: &Log) -> Result<Logging, InvalidConfig> {
     match log.format {
         LogFormat::Pretty if in_colour => logs.with(lines.compact()).init(),
         LogFormat::Pretty => logs.with(lines.event_format(Plain).fmt_fields(Plain)).init(),
-        LogFormat::Json => logs.with(lines.json().flatten_event(true)).init(),
+        LogFormat::Json => logs.with(lines.json().flatten_event(true).with_span_list(false)).init(),
     }
     // `init` panics if logging was started before.
     let _ = LOG_FILTER.set((handle, Mutex::new(log.level.clone())));

@@ -40,7 +40,7 @@ pub async fn run(args: EchoArgs, common: Common, signals: Signals) -> anyhow::Re
         header_timeout: config.http.header_timeout,
         max_connections: config.http.max_connections,
         grace: config.shutdown.grace,
-        tell_peer: false,
+        trusted: None,
     };
     http::start(listener, echo::router(), options, &lifecycle)?;
     let version = env!("CARGO_PKG_VERSION");

@@ -18,7 +18,7 @@ use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::limits::Limiter;
 use crate::telemetry;
 
-use super::serve::{keep_metrics, raise_file_limit};
+use super::serve::{cors, keep_metrics, raise_file_limit};
 use super::terminal::announce;
 use super::{Common, address, exit_code, limits, listen, reload};
 
@@ -145,9 +145,18 @@ impl Server {
         let budget = RetryBudget::new(settings.upstream.retry_budget);
         let limiter = limits.gate.limiter().clone();
         let shutdown = &config.shutdown;
-        Gateway::new(settings, shutdown, limits.gate, upstreams.clone(), budget, lifecycle.clone())
-            .context("gateway.tls_certificate and gateway.tls_key")?
-            .start(doors.gateway)?;
+        let cors = cors(config);
+        Gateway::new(
+            settings,
+            shutdown,
+            limits.gate,
+            cors,
+            upstreams.clone(),
+            budget,
+            lifecycle.clone(),
+        )
+        .context("gateway.tls_certificate and gateway.tls_key")?
+        .start(doors.gateway)?;
         if let (Some(listener), Some(token)) = (doors.admin, &settings.admin.token) {
             let admin = Admin {
                 upstreams: upstreams.clone(),

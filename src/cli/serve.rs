@@ -22,6 +22,8 @@ use crate::http::{self, Catalogue, Infos, ServerOptions, Shop};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
 use crate::telemetry;
+use crate::web::cors::Cors;
+use crate::web::forwarded::Trusted;
 
 use super::database::{OwnDatabase, database_at};
 use super::terminal::{announce, print, spinner};
@@ -184,7 +186,6 @@ impl Server {
             true => Some(limits::of_shop(config, &database, &secret, &lifecycle)?.gate),
             false => None,
         };
-        let tell_peer = gate.is_some();
         let shop = Shop {
             engine,
             database: database.clone(),
@@ -198,14 +199,16 @@ impl Server {
             body_limit: config.http.body_limit,
             request_timeout: config.http.request_timeout,
             access_log: config.log.access,
+            cors: cors(config),
             gate,
         };
+        let trusted = config.http.trusted_proxies.iter();
         let server = ServerOptions {
             header_limit: config.http.header_limit,
             header_timeout: config.http.header_timeout,
             max_connections: config.http.max_connections,
             grace: config.shutdown.grace,
-            tell_peer,
+            trusted: Some(Trusted::new(trusted.map(|it| it.0).collect())),
         };
         http::start(listener, http::router(shop), server, &lifecycle)?;
         let deadline = config.shutdown.grace + config.shutdown.deadline;
@@ -317,6 +320,11 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
     }
     migrations.close().await;
     Ok(())
+}
+
+/// Whose pages may read answers.
+pub(super) fn cors(config: &Config) -> Option<Cors> {
+    Cors::new(config.http.cors_origins.iter().map(|origin| origin.0.as_str()))
 }
 
 fn engine_options(config: &Config) -> EngineOptions {

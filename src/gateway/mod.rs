@@ -44,6 +44,7 @@ use crate::accept::{AcceptOptions, accept_on_workers};
 use crate::config;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
+use crate::web::cors::Cors;
 use crate::web::forwarded::Trusted;
 
 use client::ClientOptions;
@@ -70,6 +71,7 @@ impl Gateway {
         config: &config::Gateway,
         shutdown: &config::Shutdown,
         gate: Gate,
+        cors: Option<Cors>,
         upstreams: Upstreams,
         budget: RetryBudget,
         lifecycle: Lifecycle,
@@ -85,6 +87,7 @@ impl Gateway {
         let forwarder = Forwarder::new(upstreams, budget, client, spending);
         let options = ProxyOptions {
             trusted: Trusted::new(config.trusted_proxies.iter().map(|it| it.0).collect()),
+            cors,
             hidden: Paths::new(config.hidden_paths.clone()),
             body_limit: config.body_limit,
             body_timeout: config.body_timeout,

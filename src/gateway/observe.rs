@@ -149,6 +149,11 @@ impl Record {
         }
     }
 
+    /// Nobody wants to read of it.
+    pub fn unlogged(&mut self) {
+        self.logged = false;
+    }
+
     /// More of the answer is on its way.
     pub fn count(&mut self, bytes: usize) {
         self.bytes += bytes as u64;

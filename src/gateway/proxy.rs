@@ -16,6 +16,7 @@ use hyper::{Request, Response, StatusCode, Version};
 use crate::accept::{self, Activity};
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
+use crate::web::cors::{self, Cors};
 use crate::web::forwarded::{Peer, Trusted};
 use crate::web::{REQUEST_ID, path};
 
@@ -37,6 +38,8 @@ use super::wire::Verdict;
 pub struct ProxyOptions {
     /// Whose word is taken for where a request comes from.
     pub trusted: Trusted,
+    /// Whose pages may read the gateway's own refusals; backends speak for themselves.
+    pub cors: Option<Cors>,
     /// What clients cannot reach.
     pub hidden: Paths,
     /// The largest body, in bytes.
@@ -131,6 +134,7 @@ impl Proxy {
             proxy.options.access_log,
             link.activity.begin(),
         );
+        let origin = proxy.options.cors.as_ref().map(|cors| cors.origin(&head.headers));
         let mut decision = None;
         let answered = match admitted.and_then(|()| proxy.own_answer(&mut head)) {
             Err(refusal) => Err(refusal),
@@ -144,7 +148,7 @@ impl Proxy {
             }
         };
         let mut response = match answered {
-            Err(refusal) => proxy.refuse(refusal, record, is_http1),
+            Err(refusal) => proxy.refuse(refusal, record, is_http1, origin),
             Ok((response, connection)) => match upgrade {
                 Some((client, _)) if switches(&response) => {
                     link.tunnel(client, response, connection, record)
@@ -223,10 +227,14 @@ impl Proxy {
         refusal: Refusal,
         mut record: Record,
         is_http1: bool,
+        origin: Option<Option<HeaderValue>>,
     ) -> Response<ResponseBody> {
         record.refused(refusal.status(), &self.own);
         let mut headers = HeaderMap::new();
         refusal.write_headers(&mut headers);
+        if let Some(origin) = origin {
+            cors::write(origin, &mut headers);
+        }
         if is_http1 && refusal.ends_connection() {
             headers::insert_close(&mut headers);
         }
@@ -243,6 +251,7 @@ impl Proxy {
                 String::new()
             }
             Own::Health(status) => {
+                record.unlogged();
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 serde_json::json!({ "status": status }).to_string()
             }

@@ -16,6 +16,7 @@ use super::Shop;
 use super::docs;
 use super::error::ApiError;
 use super::extract::{Admitted, Authenticated, KeyHeader, OptionalKey};
+use super::unauthorized::Unauthorized;
 
 /// What a purchase comes to.
 struct BuyOutcomes;
@@ -28,7 +29,7 @@ impl IntoResponses for BuyOutcomes {
                 ApiError::from(InvalidIdempotencyKey),
                 ApiError::Refused(Refusal::UnknownItem),
                 ApiError::Refused(Refusal::InsufficientCoins),
-                ApiError::Unauthorized,
+                ApiError::Unauthorized(Unauthorized::NoToken),
                 ApiError::Refused(Refusal::UnknownAccount),
                 ApiError::Refused(Refusal::KeyReused),
             ],
@@ -96,7 +97,7 @@ pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
         _ => shop.engine.submit(Command::Order(order)).await?,
     };
     let mut response = match answer.result {
-        Ok(_) => [(header::CACHE_CONTROL, "no-store")].into_response(),
+        Ok(_) => ().into_response(),
         Err(refusal) => ApiError::from(refusal).into_response(),
     };
     if answer.replayed {

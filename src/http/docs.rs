@@ -17,6 +17,7 @@ use crate::web::docs;
 use crate::web::document::{self, Responses, Shown, Told};
 
 use super::error::ApiError;
+use super::unauthorized::Unauthorized;
 
 /// Headers of the shop's answers, beside those that errors of a status always have.
 const TOLD: [Told; 3] = [
@@ -133,7 +134,11 @@ pub struct Guarded;
 
 impl IntoResponses for Guarded {
     fn responses() -> Responses {
-        refusals([malformed(), ApiError::Unauthorized, ApiError::Refused(Refusal::UnknownAccount)])
+        refusals([
+            malformed(),
+            ApiError::Unauthorized(Unauthorized::NoToken),
+            ApiError::Refused(Refusal::UnknownAccount),
+        ])
     }
 }
 

@@ -15,13 +15,15 @@ use crate::storage::StorageError;
 use crate::telemetry::is_news;
 use crate::web::document::Shown;
 
+use super::unauthorized::Unauthorized;
+
 /// What a client is told instead of what it asked for.
 #[derive(Clone, Debug)]
 pub enum ApiError {
     /// The request is not well-formed; the text says how.
     BadRequest(String),
     /// A guarded route was asked for without a valid token.
-    Unauthorized,
+    Unauthorized(Unauthorized),
     /// Somebody has this username, and another password.
     WrongPassword,
     /// The ledger, or the parsing before it, said no; nothing changed.
@@ -61,7 +63,7 @@ impl ApiError {
     fn status(&self) -> StatusCode {
         match self {
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
-            ApiError::Unauthorized | ApiError::WrongPassword => StatusCode::UNAUTHORIZED,
+            ApiError::Unauthorized(_) | ApiError::WrongPassword => StatusCode::UNAUTHORIZED,
             ApiError::Refused(Refusal::UnknownAccount) => StatusCode::UNAUTHORIZED,
             ApiError::Refused(Refusal::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Refused(_) => StatusCode::BAD_REQUEST,
@@ -83,10 +85,19 @@ impl ApiError {
         }
     }
 
+    /// What a 401 asks for.
+    fn challenge(&self) -> HeaderValue {
+        match self {
+            ApiError::Unauthorized(why) => why.challenge(),
+            ApiError::Refused(_) => Unauthorized::Invalid.challenge(),
+            _ => Unauthorized::NoToken.challenge(),
+        }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             ApiError::BadRequest(_) => "invalid_request",
-            ApiError::Unauthorized => "unauthorized",
+            ApiError::Unauthorized(_) => "unauthorized",
             ApiError::WrongPassword => "wrong_password",
             ApiError::Refused(refusal) => refusal.code(),
             ApiError::NotFound => "not_found",
@@ -110,10 +121,7 @@ impl ApiError {
     fn message(&self) -> String {
         match self {
             ApiError::BadRequest(message) => message.clone(),
-            ApiError::Unauthorized => {
-                "a valid token is required: Authorization: Bearer <token from POST /api/auth>"
-                    .into()
-            }
+            ApiError::Unauthorized(why) => why.message().into(),
             ApiError::WrongPassword => "wrong password".into(),
             ApiError::Refused(refusal) => refusal.to_string(),
             ApiError::NotFound => "no such path; GET /docs shows the API".into(),
@@ -160,7 +168,7 @@ impl IntoResponse for ApiError {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                headers.insert(header::WWW_AUTHENTICATE, self.challenge());
             }
             _ => {}
         }
@@ -248,8 +256,8 @@ impl From<HashingQueueFull> for ApiError {
 }
 
 impl From<InvalidToken> for ApiError {
-    fn from(_: InvalidToken) -> ApiError {
-        ApiError::Unauthorized
+    fn from(error: InvalidToken) -> ApiError {
+        ApiError::Unauthorized(error.into())
     }
 }
 

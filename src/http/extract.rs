@@ -11,11 +11,14 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use utoipa::IntoParams;
 
+use crate::auth::token::InvalidToken;
 use crate::shop::{Fingerprint, IdempotencyKey, Owner};
 use crate::web::bearer::Shown;
 
 use super::Shop;
+use super::asker::Asker;
 use super::error::ApiError;
+use super::unauthorized::Unauthorized;
 
 /// Whoever the request's bearer token speaks for. Whether the account is theirs, the statement
 /// or the batch that it is wanted for finds out.
@@ -25,15 +28,27 @@ impl FromRequestParts<Arc<Shop>> for Authenticated {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shop: &Arc<Shop>) -> Result<Self, ApiError> {
-        let token = Shown::by(&parts.headers).token().ok_or(ApiError::Unauthorized)?;
-        let claim = shop.tokens.verify(token)?;
-        if let Some(owner) = shop.database.books().and_then(|books| claim.owner(&books)) {
-            return Ok(Authenticated(owner));
+        let owner = owner(parts, shop).await?;
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            asker.is(owner.account);
         }
-        // Another replica may have issued it, and know that the identity is another one now.
-        let books = shop.database.books_fetch().await?;
-        claim.owner(&books).map(Authenticated).ok_or(ApiError::Unauthorized)
+        Ok(Authenticated(owner))
     }
+}
+
+async fn owner(parts: &Parts, shop: &Shop) -> Result<Owner, ApiError> {
+    let token = match Shown::by(&parts.headers) {
+        Shown::Nothing => return Err(ApiError::Unauthorized(Unauthorized::NoToken)),
+        Shown::Other => return Err(ApiError::Unauthorized(Unauthorized::NoBearer)),
+        Shown::Token(token) => std::str::from_utf8(token).map_err(|_| InvalidToken::Invalid)?,
+    };
+    let claim = shop.tokens.verify(token)?;
+    if let Some(owner) = shop.database.books().and_then(|books| claim.owner(&books)) {
+        return Ok(owner);
+    }
+    // Another replica may have issued it, and know that the identity is another one now.
+    let books = shop.database.books_fetch().await?;
+    claim.owner(&books).ok_or(ApiError::Unauthorized(Unauthorized::Invalid))
 }
 
 /// The engine has room for one more order. Asked first: when there is more to do than can be

@@ -19,6 +19,7 @@ use super::Shop;
 use super::docs::Guarded;
 use super::error::ApiError;
 use super::extract::Authenticated;
+use super::unauthorized::Unauthorized;
 
 /// The largest page, and the longest list of counterparties in a summary.
 const MAX_LIMIT: u16 = 100;
@@ -245,7 +246,7 @@ pub async fn summary(
 async fn make_sure_of(shop: &Shop, owner: &Owner) -> Result<(), ApiError> {
     match shop.database.account_exists(owner).await? {
         true => Ok(()),
-        false => Err(ApiError::Unauthorized),
+        false => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
     }
 }
 

@@ -20,6 +20,7 @@ use super::Shop;
 use super::docs::Guarded;
 use super::error::ApiError;
 use super::extract::Authenticated;
+use super::unauthorized::Unauthorized;
 
 /// What an answer takes besides its body, and with it on average, in bytes: a table has room
 /// for so many.
@@ -152,7 +153,11 @@ pub async fn info(
         None => {
             let known = shop.database.known();
             let info = shop.database.info_fetch(&owner, shop.history_limit.into()).await?;
-            shop.infos.remember(owner, known, &info.ok_or(ApiError::Unauthorized)?)
+            shop.infos.remember(
+                owner,
+                known,
+                &info.ok_or(ApiError::Unauthorized(Unauthorized::Invalid))?,
+            )
         }
     };
     Ok(([(header::CONTENT_TYPE, "application/json")], body))

@@ -1,8 +1,10 @@
 //! The public contract over HTTP/1.1: one file a route, its handler beside its request and
 //! response types. No SQL and no rules of the shop here.
 
+mod asker;
 mod auth;
 mod buy;
+mod cors;
 mod docs;
 mod error;
 mod extract;
@@ -15,6 +17,7 @@ mod metrics;
 mod observe;
 mod send_coin;
 mod server;
+mod unauthorized;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +38,7 @@ use crate::engine::Engine;
 use crate::lifecycle::Lifecycle;
 use crate::limits::Gate;
 use crate::storage::Database;
+use crate::web::cors::Cors;
 
 use observe::Observer;
 
@@ -68,6 +72,8 @@ pub struct Shop {
     pub request_timeout: Duration,
     /// Whether each request leaves a line in the log.
     pub access_log: bool,
+    /// Whose pages may read answers; without it there are none.
+    pub cors: Option<Cors>,
     /// Who may pass, for a shop without a gateway; without it there are no limits.
     pub gate: Option<Gate>,
 }
@@ -95,6 +101,9 @@ pub fn router(shop: Shop) -> Router {
         .route("/metrics", get(metrics::metrics))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed);
+    if let Some(cors) = shop.cors.clone() {
+        router = router.layer(middleware::from_fn_with_state(cors, cors::preflight));
+    }
     if let Some(gate) = shop.gate.clone() {
         router = router.layer(middleware::from_fn_with_state(gate, limits::limit));
     }

@@ -13,9 +13,10 @@ use metrics::{Counter, Histogram, counter, histogram};
 use tracing::Instrument;
 
 use crate::accept::Activity;
-use crate::web::{self, REQUEST_ID};
+use crate::web::{self, REQUEST_ID, cors};
 
 use super::Shop;
+use super::asker::Asker;
 use super::error::ApiError;
 
 /// What is recorded of requests, and the shop whose settings say how.
@@ -74,10 +75,13 @@ pub async fn observe(
     let path = request.uri().path().to_owned();
     let request_id = web::request_id(request.headers());
     let id = request_id.to_str().unwrap_or_default();
-    let span = tracing::info_span!("request", id, %method, path);
+    let origin = shop.cors.as_ref().map(|cors| cors.origin(request.headers()));
+    let asker = request.extensions().get::<Asker>().cloned();
+    // Short, because it stands in every line that is written meanwhile; the last one has the rest.
+    let span = tracing::info_span!("request", id);
 
     let activity = request.extensions().get::<Activity>().cloned();
-    let handled = handle(request, next, shop.body_limit).instrument(span.clone());
+    let handled = handle(request, next, shop.body_limit).instrument(span);
     let mut response = match tokio::time::timeout(shop.request_timeout, handled).await {
         Ok(response) => response,
         Err(_elapsed) if activity.is_some_and(|it| it.awaits_body()) => {
@@ -88,11 +92,18 @@ pub async fn observe(
 
     let elapsed = started.elapsed();
     let status = response.status().as_u16();
-    if shop.access_log {
-        span.in_scope(|| {
-            let milliseconds = elapsed.as_micros() as f64 / 1000.0;
-            tracing::info!(target: "merch_store::access", status, milliseconds, "answered");
-        });
+    if shop.access_log && !is_watch(&path) {
+        tracing::info!(
+            target: "merch_store::access",
+            id,
+            client = asker.as_ref().map(|asker| tracing::field::display(asker.address())),
+            account = asker.as_ref().and_then(Asker::account),
+            method = method.as_str(),
+            path,
+            status,
+            milliseconds = elapsed.as_micros() as f64 / 1000.0,
+            "answered",
+        );
     }
     // The route, not the path: a client must not be able to invent label values.
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -100,11 +111,22 @@ pub async fn observe(
 
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
+    if let Some(origin) = origin {
+        cors::write(origin, headers);
+    }
+    // Of what may be kept its route says so; errors and what is somebody's own are for nobody else.
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     if shop.lifecycle.is_ending() {
         // Whoever keeps connections open should look for another server.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Whether `path` is asked for by who watches over the shop, over and over.
+pub fn is_watch(path: &str) -> bool {
+    ["/health/live", "/health/ready", "/metrics"].contains(&path)
 }
 
 /// Has a request answered whose head is fit for it, and whose body is not announced as longer

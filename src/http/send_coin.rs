@@ -16,6 +16,7 @@ use super::buy::place;
 use super::docs;
 use super::error::ApiError;
 use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey, json_object};
+use super::unauthorized::Unauthorized;
 
 /// Whom to give coins, and how many.
 #[derive(Deserialize, ToSchema)]
@@ -44,7 +45,7 @@ impl IntoResponses for SendOutcomes {
                 ApiError::Refused(Refusal::SelfTransfer),
                 ApiError::Refused(Refusal::InsufficientCoins),
                 ApiError::Refused(Refusal::RecipientFull),
-                ApiError::Unauthorized,
+                ApiError::Unauthorized(Unauthorized::NoToken),
                 ApiError::Refused(Refusal::UnknownAccount),
                 ApiError::Refused(Refusal::KeyReused),
             ],

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::accept::{AcceptOptions, Http1Options, accept_on_workers, serve_http1};
 use crate::lifecycle::Lifecycle;
+use crate::web::forwarded::{Peer, Trusted};
 use crate::web::path;
 
-use super::limits::Peer;
+use super::asker::Asker;
 use super::observe;
 
 /// Limits on connections.
@@ -31,8 +33,9 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
-    /// Whether requests are told where they come from, as a `Peer`.
-    pub tell_peer: bool,
+    /// The proxies whose word is taken for where a request comes from; each request is told
+    /// then, by an `Asker`.
+    pub trusted: Option<Trusted>,
 }
 
 /// Starts to serve `router` on `listener`, until `lifecycle` ends: then still for the grace period,
@@ -51,8 +54,9 @@ pub fn start(
         grace: options.grace,
         patience: options.header_timeout,
     };
+    let trusted = options.trusted.map(Arc::new);
     accept_on_workers("http", listener, accepting, lifecycle, move |stream, peer, closing| {
-        let peer = options.tell_peer.then(|| Peer(peer.ip()));
+        let peer = trusted.clone().map(|trusted| (Peer::new(peer, "http", &trusted), trusted));
         connection(stream, peer, http1, router.clone(), closing)
     })
 }
@@ -60,7 +64,7 @@ pub fn start(
 /// Serves one connection until either side ends it.
 async fn connection(
     stream: TcpStream,
-    peer: Option<Peer>,
+    peer: Option<(Peer, Arc<Trusted>)>,
     options: Http1Options,
     router: Router,
     closing: CancellationToken,
@@ -70,8 +74,9 @@ async fn connection(
     let router = TowerToHyperService::new(router);
     let refused = serve_http1(stream, options, &closing, async |mut request: Request<_>| {
         path::settle(request.uri_mut());
-        if let Some(peer) = peer {
-            request.extensions_mut().insert(peer);
+        if let Some((peer, trusted)) = &peer {
+            let asker = Asker::at(peer.client(request.headers(), trusted));
+            request.extensions_mut().insert(asker);
         }
         let Ok(response) = router.call(request).await;
         response

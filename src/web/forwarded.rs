@@ -88,8 +88,16 @@ impl Peer {
         Client { address: self.address, text: self.forwarded_for.clone() }
     }
 
-    fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> Client {
-        let told = Told::by(headers);
+    /// The address of the client whose request has `headers`, for who only wants to know.
+    pub fn client(&self, headers: &HeaderMap, trusted: &Trusted) -> IpAddr {
+        match self.is_trusted {
+            true => self.chain(&Told::by(headers), trusted)[0],
+            false => self.address,
+        }
+    }
+
+    /// The client and the proxies after it, as far as they are believed.
+    fn chain(&self, told: &Told, trusted: &Trusted) -> Vec<IpAddr> {
         // The peer last: it is who told us.
         let mut chain = vec![self.address];
         for address in told.addresses().take(LONGEST_CHAIN) {
@@ -100,6 +108,12 @@ impl Peer {
                 break;
             }
         }
+        chain
+    }
+
+    fn rewrite_believing(&self, headers: &mut HeaderMap, trusted: &Trusted) -> Client {
+        let told = Told::by(headers);
+        let chain = self.chain(&told, trusted);
         let believed = chain.len() - 1;
         let scheme = told.scheme(believed).unwrap_or(self.scheme);
         let host = told.host(believed).or_else(|| headers.get(HOST).cloned());

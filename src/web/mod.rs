@@ -3,6 +3,7 @@
 //! admin API read it alike. And how what is the same for everybody is sent.
 
 pub mod bearer;
+pub mod cors;
 pub mod docs;
 pub mod document;
 pub mod forwarded;

@@ -45,7 +45,7 @@ impl Servers {
             header_timeout: HOURS,
             max_connections: 100.try_into().unwrap(),
             grace: Duration::ZERO,
-            tell_peer: false,
+            trusted: None,
         };
         http::start(listener, echo::router(), options, &shop.lifecycle).unwrap();
         Servers { shop, gateway, desk: Desk::open(&[]).await, echo, backend }

@@ -5,12 +5,15 @@
 
 mod support;
 
+mod access_log;
 mod arguments;
 mod audit;
 mod auth;
 mod bank;
 mod buy;
+mod caching;
 mod connections;
+mod cors;
 mod database;
 mod docs;
 mod engine;

@@ -47,7 +47,8 @@ async fn every_guarded_route_wants_a_bearer_token() {
             }
             let reply = Reply::to(request).await;
             assert_eq!(reply.status, 401, "{method} {path} {authorization:?}");
-            assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
+            let challenge = reply.header("www-authenticate").unwrap();
+            assert!(challenge.starts_with("Bearer realm=\"merch-store\""), "{challenge}");
             reply.is_error(401, "unauthorized");
         }
     }
@@ -237,6 +238,58 @@ async fn a_token_of_an_account_that_does_not_exist_is_refused() {
         assert!(["unauthorized", "unknown_account"].contains(&code.as_str()), "{code}");
     }
     shop.is_honest().await;
+}
+
+#[tokio::test]
+async fn a_refusal_says_what_is_wrong_and_only_of_a_token_that_was_ours_that_it_has_expired() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    let genuine = Draft::from(&alice);
+    let expired = |change: &dyn Fn(&mut Draft)| {
+        let mut draft = genuine.clone();
+        draft.claims["exp"] = json!(now() - 60);
+        change(&mut draft);
+        draft
+    };
+    let bearer = |draft: Draft| Some(format!("Bearer {}", draft.sign(Algorithm::HS256)));
+    let forged = expired(&|_| {}).message();
+    let forged = format!("Bearer {forged}.{}", alice.token.rsplit_once('.').unwrap().1);
+    let invalid = "error=\"invalid_token\", error_description=\"the token is not valid\"";
+    let old = "error=\"invalid_token\", error_description=\"the token has expired\"";
+    for (authorization, word, challenge) in [
+        (None, "a token is required", None),
+        (Some(String::new()), "a token is required", None),
+        (Some("Bearer".into()), "a token is required", None),
+        (Some(alice.token.clone()), "the word Bearer is missing", None),
+        (Some(format!("Token {}", alice.token)), "the word Bearer is missing", None),
+        (bearer(expired(&|_| {})), "has expired", Some(old)),
+        (Some(forged), "is not valid", Some(invalid)),
+        (bearer(expired(&|it| it.claims["iss"] = json!("other"))), "is not valid", Some(invalid)),
+        (bearer(expired(&|it| it.claims["aud"] = json!("other"))), "is not valid", Some(invalid)),
+        (bearer(expired(&|it| it.claims["sub"] = json!(""))), "is not valid", Some(invalid)),
+        (bearer(expired(&|it| it.header["kid"] = json!("0"))), "is not valid", Some(invalid)),
+        (
+            Some(format!("Bearer {}", expired(&|_| {}).sign(Algorithm::HS512))),
+            "is not valid",
+            Some(invalid),
+        ),
+        (Some("Bearer nonsense".into()), "is not valid", Some(invalid)),
+    ] {
+        for (method, path) in GUARDED {
+            let mut request = shop.request(method, path).body("{}");
+            if let Some(authorization) = &authorization {
+                request = request.header("Authorization", authorization);
+            }
+            let reply = Reply::to(request).await;
+            let place = format!("{path} {authorization:?}: {reply:?}");
+            assert!(reply.json()["errors"].as_str().unwrap().contains(word), "{place}");
+            let said = reply.header("www-authenticate").unwrap().to_owned();
+            let rest = said.strip_prefix("Bearer realm=\"merch-store\"").unwrap();
+            assert_eq!(rest.strip_prefix(", "), challenge, "{place}");
+            reply.is_error(401, "unauthorized");
+        }
+    }
+    assert_eq!(alice.coins().await, 1000);
 }
 
 fn now() -> u64 {

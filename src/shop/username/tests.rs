@@ -1,3 +1,5 @@
+//! Which names there are, who may have a new one, and who keeps an old one.
+
 use proptest::prelude::*;
 
 use super::*;

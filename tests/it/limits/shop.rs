@@ -113,3 +113,27 @@ async fn replicas_with_one_redis_share_their_clients_buckets() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn people_behind_a_proxy_that_is_believed_have_buckets_of_their_own() {
+    for (trusted, apart) in [("127.0.0.0/8", true), ("192.0.2.0/24", false)] {
+        let shop = TestShop::with(|config| {
+            config.limits.serve = true;
+            config.limits.capacity = 1_000;
+            config.limits.rate_per_sec = 1;
+            config.http.trusted_proxies = vec![trusted.parse().unwrap()];
+        })
+        .await;
+        let mut left = Vec::new();
+        for (person, requests) in [("203.0.113.7", 100), ("203.0.113.8", 1)] {
+            for _ in 0..requests {
+                let request = shop.request(reqwest::Method::GET, "/api/merch");
+                let reply = request.header("X-Forwarded-For", person).send().await.unwrap();
+                let standing = reply.headers()["ratelimit"].to_str().unwrap().to_owned();
+                left.push(standing);
+            }
+        }
+        let full = left.last().unwrap().starts_with("\"default\";r=999;");
+        assert_eq!(full, apart, "{trusted}: {left:?}");
+    }
+}
