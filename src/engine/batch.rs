@@ -1,6 +1,8 @@
 //! The writer: takes what queued up, has it committed, tells everybody.
 
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{Gauge, counter, histogram};
@@ -20,11 +22,17 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// The pause between attempts to reach a database that went away: a random part of this.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 
+/// The same between attempts to write into one that answers and takes nothing, as one with a
+/// full disk does: each leaves its lines in the server's log.
+const WRITE_PAUSE: Duration = Duration::from_secs(2);
+
 /// The one task that writes.
 pub(super) struct WriterTask {
     pub queue: mpsc::Receiver<Submission>,
     pub writer: Writer,
     pub database: Database,
+    /// Whether the database takes what is written, for those who ask before they order.
+    pub writable: Arc<AtomicBool>,
     pub options: EngineOptions,
     pub depth: Gauge,
 }
@@ -94,30 +102,49 @@ impl WriterTask {
         }
     }
 
-    /// Refuses everything until the database answers, or everybody has gone.
+    /// Refuses everything until the database takes what is written, or everybody has gone.
     async fn wait_for_database(&mut self) {
         self.database.set_available(false);
         let since = Instant::now();
-        let mut reconnecting = pin!(async {
-            while self.writer.ensure_connected().await.is_err() {
-                sleep(RECONNECT_PAUSE.mul_f64(rand::random_range(0.5..1.0))).await;
-            }
-        });
+        let mut returning = pin!(until_writable(&mut self.writer, &self.database, &self.writable));
         loop {
             tokio::select! {
                 biased;
-                () = &mut reconnecting => break,
+                () = &mut returning => break,
                 received = self.queue.recv() => match received {
                     Some(submission) => refuse(submission, &self.depth),
                     None => return,
                 },
             }
         }
-        self.database.set_available(true);
         if is_news("database back", "") {
             tracing::info!(after = ?since.elapsed(), "database back");
         }
     }
+}
+
+/// Tries until `database` takes what is written; as soon as it answers, it is there for readers.
+async fn until_writable(writer: &mut Writer, database: &Database, writable: &AtomicBool) {
+    loop {
+        let pause = match writer.ensure_connected().await {
+            Ok(()) => match writer.ensure_writable().await {
+                Ok(()) => break,
+                Err(error) => {
+                    say_away(&error.to_string());
+                    writable.store(false, Ordering::Relaxed);
+                    database.set_available(true);
+                    WRITE_PAUSE
+                }
+            },
+            Err(_) => {
+                database.set_available(false);
+                RECONNECT_PAUSE
+            }
+        };
+        sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+    writable.store(true, Ordering::Relaxed);
+    database.set_available(true);
 }
 
 /// Does `work`, which may wait for a database that has gone; those in the queue need not.

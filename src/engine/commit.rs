@@ -100,8 +100,8 @@ async fn commit_whole(
             }
             // An idle connection may have been cut long ago: worth one new one.
             StorageError::Unavailable(why) if !reconnected => {
-                if is_news("database connection lost", &why) {
-                    tracing::warn!(why, "database connection lost; replaying on a new one");
+                if is_news("a batch was not taken", &why) {
+                    tracing::warn!(why, "a batch was not taken; replaying it once");
                 }
                 reconnected = true;
             }

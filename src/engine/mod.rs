@@ -10,6 +10,9 @@ mod commit;
 mod queue;
 mod versions;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use crate::storage::{Database, Writer};
 
 pub use queue::{Engine, EngineError, EngineOptions};
@@ -21,7 +24,9 @@ pub fn start(
     writer: Writer,
     options: EngineOptions,
 ) -> (Engine, impl Future<Output = ()> + Send) {
-    let (engine, queue) = Engine::new(database.clone(), options.queue_capacity);
-    let task = batch::WriterTask { queue, writer, database, options, depth: queue::depth() };
+    let writable = Arc::new(AtomicBool::new(true));
+    let (engine, queue) = Engine::new(database.clone(), writable.clone(), options.queue_capacity);
+    let depth = queue::depth();
+    let task = batch::WriterTask { queue, writer, database, writable, options, depth };
     (engine, task.run())
 }

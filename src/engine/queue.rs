@@ -1,5 +1,7 @@
 //! The way in: a handle that many requests share, and a queue with an end to it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{Gauge, counter, gauge};
@@ -29,6 +31,7 @@ pub struct EngineOptions {
 pub struct Engine {
     queue: mpsc::Sender<Submission>,
     database: Database,
+    writable: Arc<AtomicBool>,
     depth: Gauge,
 }
 
@@ -65,15 +68,25 @@ pub enum EngineError {
 
 impl Engine {
     /// A handle, and the end of the queue that the writer takes from.
-    pub(super) fn new(database: Database, capacity: usize) -> (Engine, mpsc::Receiver<Submission>) {
+    pub(super) fn new(
+        database: Database,
+        writable: Arc<AtomicBool>,
+        capacity: usize,
+    ) -> (Engine, mpsc::Receiver<Submission>) {
         let (queue, submissions) = mpsc::channel(capacity);
-        (Engine { queue, database, depth: depth() }, submissions)
+        (Engine { queue, database, writable, depth: depth() }, submissions)
+    }
+
+    /// Whether the database took what the writer last tried to write; `true` before that. One
+    /// with a full disk does not, though it has what readers need.
+    pub fn can_write(&self) -> bool {
+        self.database.is_available() && self.writable.load(Ordering::Relaxed)
     }
 
     /// Refuses at once what [`Engine::submit`] would refuse as things stand: for callers who
     /// have work to do before they know their command.
     pub fn admit(&self) -> Result<(), EngineError> {
-        if !self.database.is_available() {
+        if !self.can_write() {
             Err(EngineError::Unavailable.counted())
         } else if self.queue.capacity() == 0 {
             Err(EngineError::QueueFull.counted())
@@ -85,7 +98,7 @@ impl Engine {
     /// Has `command` carried out. The answer comes after it is durable; dropping the wait
     /// may or may not stop the command.
     pub async fn submit(&self, command: Command) -> Result<Answer, EngineError> {
-        if !self.database.is_available() {
+        if !self.can_write() {
             return Err(EngineError::Unavailable.counted());
         }
         let (sender, receiver) = oneshot::channel();

@@ -38,8 +38,8 @@ impl IntoResponses for NotReady {
     }
 }
 
-/// Whether it makes sense to send requests here: the database answers, and no shutdown is
-/// under way.
+/// Whether it makes sense to send requests here: the database takes what is written, and no
+/// shutdown is under way.
 #[utoipa::path(
     get, path = "/health/ready", tag = "operations", operation_id = "getReadiness", security(()),
     responses(
@@ -51,7 +51,7 @@ pub async fn ready(State(shop): State<Arc<Shop>>) -> Result<Json<HealthResponse>
     if shop.lifecycle.is_ending() {
         return Err(ApiError::ShuttingDown);
     }
-    if !shop.database.is_available() {
+    if !shop.engine.can_write() {
         return Err(ApiError::DatabaseAway);
     }
     Ok(Json(HealthResponse { status: "ok" }))

@@ -124,6 +124,20 @@ impl Writer {
         Ok(Transaction { writer: self, wrote: false })
     }
 
+    /// Makes sure that there is room for what is written: a few pages of rows, which are taken
+    /// back.
+    pub async fn ensure_writable(&mut self) -> Result<(), StorageError> {
+        self.in_transaction = true;
+        let sql = "BEGIN; INSERT INTO writers (id, batch)
+                          SELECT gen_random_uuid(), 0 FROM generate_series(1, 400)";
+        let written = self
+            .within_patience(async |connection| sqlx::raw_sql(sql).execute(connection).await)
+            .await;
+        self.reset().await;
+        written?;
+        Ok(())
+    }
+
     /// Whether batch `batch` of this writer was committed: asked after a connection broke
     /// at COMMIT. The answer is final, because asking writes the row that the batch wrote
     /// and so waits for its transaction to end.

@@ -63,3 +63,36 @@ async fn a_shop_without_its_database_is_alive_and_not_ready_until_it_is_back() {
     assert_eq!((alice.coins().await, alice.owns("cup").await), (980, 1));
     shop.is_honest().await;
 }
+
+/// As a full disk answers whoever needs room on it.
+const FULL: &str = "
+    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+    END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON history EXECUTE FUNCTION full_disk();
+    CREATE TRIGGER full_disk BEFORE INSERT ON writers EXECUTE FUNCTION full_disk();";
+
+#[tokio::test]
+async fn a_shop_whose_database_has_no_room_reads_on_and_is_not_ready_until_there_is() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    let ready = async || shop.gets("/health/ready").await.status == 200;
+    shop.database.execute(FULL).await;
+    // An idle shop cannot know yet.
+    assert!(ready().await);
+    alice.buys("cup").await.is_error(503, "database_away");
+
+    eventually("readers are let through", async || alice.gets("/api/info").await.status == 200)
+        .await;
+    shop.gets("/health/ready").await.is_error(503, "database_away");
+    assert_eq!(shop.gets("/health/live").await.status, 200);
+    alice.buys("cup").await.is_error(503, "database_away");
+    assert_eq!(alice.owns("cup").await, 0);
+
+    shop.database.execute("DROP FUNCTION full_disk CASCADE").await;
+    // Nobody orders anything: it finds out by itself.
+    eventually("the shop is ready again", ready).await;
+    alice.buys("cup").await.is_done();
+    assert_eq!((alice.coins().await, alice.owns("cup").await), (980, 1));
+    shop.is_honest().await;
+}

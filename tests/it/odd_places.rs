@@ -48,6 +48,7 @@ async fn nothing_that_the_environment_says_of_postgresql_reaches_the_private_one
     let home = tempfile::tempdir().unwrap();
     let environment = [
         ("PGHOST", "nowhere.invalid"),
+        ("PGHOSTADDR", "192.0.2.1"),
         ("PGPORT", "1"),
         ("PGUSER", "stranger"),
         ("PGPASSWORD", "wrong"),
@@ -58,6 +59,7 @@ async fn nothing_that_the_environment_says_of_postgresql_reaches_the_private_one
         ("PGSSLROOTCERT", "/nowhere"),
         ("PGSSLCERT", "/nowhere"),
         ("PGSSLKEY", "/nowhere"),
+        ("PGOPTIONS", "-c colour=red -c default_transaction_read_only=on"),
         ("PGAPPNAME", "stranger"),
         ("PGCLIENTENCODING", "LATIN1"),
         ("PGTZ", "Mars/Phobos"),
