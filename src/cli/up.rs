@@ -49,8 +49,8 @@ Examples:
   merch-store up --replicas 5 --address 0.0.0.0:80
   merch-store up --replicas 2 --data-dir /tmp/shop --config /etc/merch.toml
 
-Kill a replica (`kill -9 PID`, the pids are printed) and nobody notices. Ctrl-C stops
-everything.")]
+Kill a replica (`kill -9 PID`, the pids are printed): the others go on answering, and it is
+started again. Ctrl-C stops everything.")]
 pub struct UpArgs {
     /// How many replicas.
     #[arg(long, value_name = "NUMBER", default_value_t = 3,

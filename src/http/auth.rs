@@ -58,8 +58,6 @@ impl IntoResponses for LoginRefusals {
     responses(
         (status = OK, description = "Logged in.", body = AuthResponse, links(
             ("info" = (operation_id = "getInfo", description = "With the token.")),
-            ("thanks" = (operation_id = "sendCoin", description = "From somebody else.",
-                request_body = json!({"toUser": "$request.body#/username", "amount": 1}))),
         )),
         LoginRefusals,
     ),
