@@ -6,15 +6,16 @@
 
 mod address;
 mod environment;
+mod file;
 mod gateway;
+mod numbers;
 mod origin;
 mod upstream;
 mod values;
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{Environment, File, FileFormat};
@@ -22,13 +23,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use values::{
-    list, listening_address, milliseconds, milliseconds_or_none, path_unless_empty, seconds,
-    secret_unless_empty,
+    Choice, choice, list, listening_address, milliseconds, milliseconds_or_none, path_unless_empty,
+    seconds, secret_unless_empty,
 };
 
 use address::Network;
 
 pub use address::{BackendUrl, TranslationPrefix};
+pub use file::SettingsFile;
 pub use gateway::{Gateway, MAX_BACKENDS, PathPattern};
 pub use origin::Origin;
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
@@ -36,12 +38,6 @@ pub use values::address;
 
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
-
-/// Longer than any request is waited for; PostgreSQL takes it.
-const LONGEST_STATEMENT: Duration = Duration::from_secs(86_400);
-
-/// A log file with room for a few lines.
-const MIN_LOG_BYTES: u64 = 4096;
 
 /// The shortest signing key: as long as the digest it is used with (RFC 7518, 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
@@ -145,6 +141,7 @@ pub struct Shutdown {
 #[serde(deny_unknown_fields)]
 pub struct Log {
     pub level: String,
+    #[serde(deserialize_with = "choice")]
     pub format: LogFormat,
     pub access: bool,
     #[serde(deserialize_with = "path_unless_empty")]
@@ -153,11 +150,15 @@ pub struct Log {
 }
 
 /// For whom a line of the log is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
     Pretty,
     Json,
+}
+
+impl Choice for LogFormat {
+    const CHOICES: &[(&str, LogFormat)] =
+        &[("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 }
 
 /// `[limits]`: how much each client may ask for, at the gateway or of a shop without one.
@@ -166,6 +167,7 @@ pub enum LogFormat {
 pub struct Limits {
     pub capacity: u32,
     pub rate_per_sec: u32,
+    #[serde(deserialize_with = "choice")]
     pub key: LimitsKey,
     pub header: String,
     #[serde(deserialize_with = "secret_unless_empty")]
@@ -179,12 +181,19 @@ pub struct Limits {
 }
 
 /// What clients are told apart by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LimitsKey {
     Address,
     JwtSubject,
     Header,
+}
+
+impl Choice for LimitsKey {
+    const CHOICES: &[(&str, LimitsKey)] = &[
+        ("address", LimitsKey::Address),
+        ("jwt_subject", LimitsKey::JwtSubject),
+        ("header", LimitsKey::Header),
+    ];
 }
 
 /// A setting that cannot be; `Display` names its key and is meant for the operator.
@@ -200,9 +209,9 @@ impl InvalidConfig {
 }
 
 impl Config {
-    /// Reads the settings; `overrides` are flags, as pairs of a key and its value.
+    /// The settings; `overrides` are flags, as pairs of a key and its value.
     pub fn load(
-        file: Option<&Path>,
+        file: Option<&SettingsFile>,
         overrides: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
         environment::check(std::env::vars_os())?;
@@ -211,21 +220,27 @@ impl Config {
     }
 
     fn from_sources(
-        file: Option<&Path>,
+        file: Option<&SettingsFile>,
         environment: Environment,
         overrides: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
         let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
         let mut layers = config::Config::builder().add_source(defaults);
         if let Some(file) = file {
-            layers = layers.add_source(File::from(file).format(FileFormat::Toml));
+            layers = layers.add_source(file.clone());
         }
         layers = layers.add_source(environment);
         for (key, value) in overrides {
             layers = layers.set_override(key, value).map_err(invalid)?;
         }
+        let settings = layers.build().map_err(invalid)?;
+        let numbers = numbers::read(&settings)?;
+        let mut checked = config::Config::builder().add_source(settings);
+        for (key, number) in numbers {
+            checked = checked.set_override(key, number).map_err(invalid)?;
+        }
         let config: Config =
-            layers.build().and_then(config::Config::try_deserialize).map_err(invalid)?;
+            checked.build().and_then(config::Config::try_deserialize).map_err(invalid)?;
         config.check()?;
         Ok(config)
     }
@@ -243,46 +258,8 @@ impl Config {
                 )));
             }
         }
-        let limits = [
-            // hyper takes no less, sockets no more.
-            ("http.header_limit", self.http.header_limit, 8192..=1 << 24),
-            ("http.max_connections", self.http.max_connections.get(), 1..=1_000_000),
-            ("auth.hash_threads", self.auth.hash_threads, 0..=1024),
-            ("auth.hash_queue", self.auth.hash_queue, 0..=1_000_000),
-            ("engine.queue_capacity", self.engine.queue_capacity.get(), 1..=1_000_000),
-            ("engine.max_batch", self.engine.max_batch.get(), 1..=10_000),
-            ("limits.capacity", self.limits.capacity as usize, 1..=1_000_000),
-            ("limits.rate_per_sec", self.limits.rate_per_sec as usize, 0..=1_000_000),
-            ("limits.max_keys", self.limits.max_keys, 1000..=10_000_000),
-        ];
-        for (key, value, range) in limits {
-            within(key, value, range)?;
-        }
-        if self.log.file_max_bytes < MIN_LOG_BYTES {
-            return Err(InvalidConfig(format!(
-                "log.file_max_bytes must be at least {MIN_LOG_BYTES}"
-            )));
-        }
-        if self.database.statement_timeout > LONGEST_STATEMENT {
-            return Err(InvalidConfig(
-                "database.statement_timeout_ms must be at most a day".into(),
-            ));
-        }
-        self.gateway.check()?;
-        if self.info.history_limit == 0 {
-            return Err(InvalidConfig("info.history_limit must be at least 1".into()));
-        }
-        Ok(())
+        self.gateway.check()
     }
-}
-
-/// Refuses a value of `key` that is not in `range`.
-fn within(key: &str, value: usize, range: RangeInclusive<usize>) -> Result<(), InvalidConfig> {
-    if range.contains(&value) {
-        return Ok(());
-    }
-    let (least, most) = range.into_inner();
-    Err(InvalidConfig(format!("{key} must be from {least} to {most}")))
 }
 
 fn invalid(error: config::ConfigError) -> InvalidConfig {
@@ -300,12 +277,12 @@ mod tests {
             .separator("__")
             .source(Some(variables.collect()));
         let directory = tempfile::tempdir().unwrap();
-        let path = file.map(|text| {
+        let file = file.map(|text| {
             let path = directory.path().join("shop.toml");
             std::fs::write(&path, text).unwrap();
-            path
+            SettingsFile::read(&path).unwrap()
         });
-        Config::from_sources(path.as_deref(), source, []).map_err(|error| error.to_string())
+        Config::from_sources(file.as_ref(), source, []).map_err(|error| error.to_string())
     }
 
     #[test]

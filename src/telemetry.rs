@@ -35,6 +35,9 @@ const SECONDS: [f64; 12] =
 /// Bounds for batch sizes, in commands.
 const COMMANDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
+/// What a level is called, from nothing to everything.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
 /// The filter in force and its text, from the moment that logging starts.
 static LOG_FILTER: OnceLock<(reload::Handle<EnvFilter, Registry>, Mutex<String>)> = OnceLock::new();
 
@@ -124,9 +127,35 @@ pub fn follow_log_file() {
 }
 
 fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
+    let directives: Vec<&str> = level.split(',').map(str::trim).collect();
+    // Less than the filter's own parser takes: to that, a word that is no level names a part of
+    // some program, and everything else falls silent.
+    if let Some(wrong) = directives.iter().find(|directive| !is_directive(directive)) {
+        let why = format!(
+            "{wrong:?} is neither a level ({}) nor a directive such as merch_store::engine=debug",
+            LEVELS.join(", ")
+        );
+        return Err(InvalidConfig::new("log.level", why));
+    }
     // sqlx logs every notice of the server; its errors reach our own log with more context.
-    EnvFilter::try_new(format!("sqlx=warn,{level}"))
+    EnvFilter::try_new(format!("sqlx=warn,{}", directives.join(",")))
         .map_err(|error| InvalidConfig::new("log.level", error))
+}
+
+/// Whether this is a level, or a part of a program with one.
+fn is_directive(text: &str) -> bool {
+    let is_level = |text: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    let is_name = |text: &str| {
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte))
+    };
+    match text.rsplit_once('=') {
+        // A span in brackets, with its fields in braces, may stand behind the name.
+        Some((part, level)) if part.ends_with(']') => {
+            part.split_once('[').is_some_and(|(name, _)| is_name(name)) && is_level(level)
+        }
+        Some((name, level)) => !name.is_empty() && is_name(name) && is_level(level),
+        None => is_level(text),
+    }
 }
 
 /// What the process counts: of itself, and of what comes and goes.

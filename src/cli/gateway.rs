@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::config::{self, BackendUrl, Config, InvalidConfig};
+use crate::config::{self, BackendUrl, Config, InvalidConfig, SettingsFile};
 use crate::gateway::Gateway;
 use crate::gateway::admin::{self, Admin, Reload, Token};
 use crate::gateway::upstream::{RetryBudget, Upstreams, system_lookup};
@@ -71,7 +71,10 @@ pub(super) async fn run(
     let lifecycle = Lifecycle::default();
     signals.end(&lifecycle);
     let mut server = Server::start(&config, lifecycle).await?;
-    server.reload_with(move || args.load(&common))?;
+    server.reload_with(move || {
+        common.config.as_deref().map_or(Ok(()), SettingsFile::check_again)?;
+        args.load(&common)
+    })?;
     let announced = announce(&(server.banner() + "\n"), &server.lifecycle);
     let ended = server.wait().await;
     announced?;

@@ -26,7 +26,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{Config, InvalidConfig, address};
+use crate::config::{Config, InvalidConfig, SettingsFile, address};
 use crate::lifecycle::{Ended, Interrupted, Signals};
 use crate::telemetry;
 
@@ -100,13 +100,27 @@ struct Common {
 }
 
 impl Common {
+    /// What the file that `--config` names says.
+    fn file(&self) -> Result<Option<SettingsFile>, InvalidConfig> {
+        self.config.as_deref().map(SettingsFile::read).transpose()
+    }
+
     /// The settings, with `flags` (pairs of a key and its value) on top.
     fn load(
         &self,
         flags: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
+        self.load_with(self.file()?.as_ref(), flags)
+    }
+
+    /// The same, of which `file` says what `--config` names.
+    fn load_with(
+        &self,
+        file: Option<&SettingsFile>,
+        flags: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> Result<Config, InvalidConfig> {
         let url = self.database_url.clone().map(|url| ("database.url", url));
-        let mut config = Config::load(self.config.as_deref(), url.into_iter().chain(flags))?;
+        let mut config = Config::load(file, url.into_iter().chain(flags))?;
         if let Some(path) = &self.data_dir {
             // Not by way of the settings, which are text: a path may be any bytes.
             config.data_dir.clone_from(path);
@@ -117,7 +131,7 @@ impl Common {
     /// The settings for a command that is not a server: it logs only what went wrong.
     fn load_for_tool(&self) -> anyhow::Result<Config> {
         let mut config = self.load([])?;
-        if config.log.level == "info" {
+        if config.log.level.trim().eq_ignore_ascii_case("info") {
             config.log.level = "warn".into();
         }
         // The file is the server's, which may be running.

@@ -7,7 +7,6 @@
 mod replica;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, SettingsFile};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
 use crate::private_postgres::MAX_CONNECTIONS;
 use crate::storage::DatabaseOptions;
@@ -65,7 +64,8 @@ pub struct UpArgs {
 pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let address = args.address.map(|address| ("gateway.address", address.to_string()));
     super::follow_log_file_at_hangup()?;
-    let mut config = common.load(address)?;
+    let file = common.file()?;
+    let mut config = common.load_with(file.as_ref(), address)?;
     let _logging = telemetry::start_logging(&config.log)?;
     raise_file_limit("gateway.max_connections", 2 * config.gateway.max_connections.get());
     // Before the database: an address that is taken should not cost a minute.
@@ -83,7 +83,7 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
             config.auth.jwt_secret = Some(database.folder.secret()?);
         }
     }
-    let starting = start_all(args.replicas, &common, &mut config, doors, lifecycle.clone());
+    let starting = start_all(args.replicas, file.as_ref(), &mut config, doors, lifecycle.clone());
     let (server, replicas) = match lifecycle.unless_ending(starting).await {
         Ok(started) => started,
         Err(error) => {
@@ -135,7 +135,7 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
 /// Starts the replicas and then, with them behind it, the gateway. Dropped, they are killed.
 async fn start_all(
     number: u16,
-    common: &Common,
+    file: Option<&SettingsFile>,
     config: &mut Config,
     doors: gateway::Doors,
     lifecycle: Lifecycle,
@@ -145,7 +145,7 @@ async fn start_all(
     for at in 1..=number {
         progress.set_message(format!("starting replica {at} of {number}"));
         let name = format!("replica-{at}");
-        let command = serve_command(config, common.config.as_deref(), &name)?;
+        let command = serve_command(config, file, &name)?;
         replicas.push(Replica::start(name, command).await?);
     }
     progress.finish_and_clear();
@@ -169,12 +169,22 @@ fn check_connections(replicas: u16, pool: u32) -> anyhow::Result<()> {
 }
 
 /// This program as the replica `name`, on the database and with the secret that `config` has.
-fn serve_command(config: &Config, file: Option<&Path>, name: &str) -> anyhow::Result<Command> {
+fn serve_command(
+    config: &Config,
+    file: Option<&SettingsFile>,
+    name: &str,
+) -> anyhow::Result<Command> {
     let program = std::env::current_exe().context("cannot find this program")?;
     let mut command = Command::new(program);
     command.args(["serve", "--leashed"]);
-    if let Some(file) = file {
-        command.arg("--config").arg(file);
+    // What a file says goes by the environment, which beats a file here as there: a pipe could
+    // not be read again, and all replicas get the same for as long as this runs.
+    let given: Vec<String> =
+        std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect();
+    for (name, value) in file.map(SettingsFile::variables).unwrap_or_default() {
+        if !given.iter().any(|given| given.eq_ignore_ascii_case(&name)) {
+            command.env(name, value);
+        }
     }
     let secrets = [
         ("MERCH__DATABASE__URL", &config.database.url),

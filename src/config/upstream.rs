@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::InvalidConfig;
 use super::values::{
-    address_unless_empty, milliseconds, milliseconds_or_none, secret_unless_empty,
+    Choice, address_unless_empty, choice, milliseconds, milliseconds_or_none, secret_unless_empty,
 };
 
 /// The shortest token that is not guessed over a network.
@@ -20,6 +20,7 @@ const MIN_TOKEN_BYTES: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Upstream {
+    #[serde(deserialize_with = "choice")]
     pub strategy: Strategy,
     #[serde(rename = "slow_start_ms", deserialize_with = "milliseconds_or_none")]
     pub slow_start: Duration,
@@ -31,8 +32,7 @@ pub struct Upstream {
 }
 
 /// How the gateway chooses among the backends that may be picked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// Everybody in turn, as often as their weights say.
     #[default]
@@ -41,6 +41,14 @@ pub enum Strategy {
     LeastConnections,
     /// The better of two at random: latency times requests under way, for their weight.
     P2cEwma,
+}
+
+impl Choice for Strategy {
+    const CHOICES: &[(&str, Strategy)] = &[
+        ("round_robin", Strategy::RoundRobin),
+        ("least_connections", Strategy::LeastConnections),
+        ("p2c_ewma", Strategy::P2cEwma),
+    ];
 }
 
 /// `[gateway.upstream.health]`: the questions that backends are asked; none without a path.
@@ -101,12 +109,6 @@ impl Upstream {
                 "it must not be less than base_ms",
             ));
         }
-        if self.retry_budget.percent > 100 {
-            return Err(InvalidConfig::new(
-                "gateway.upstream.retry_budget.percent",
-                "it must be from 0 to 100",
-            ));
-        }
         Ok(())
     }
 }
@@ -126,13 +128,11 @@ impl Admin {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::Config;
 
     fn load(settings: &[(&'static str, &str)]) -> Result<Config, String> {
         let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
-        Config::load(None::<&Path>, settings).map_err(|error| error.to_string())
+        Config::load(None, settings).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -57,6 +57,22 @@ where
     given.map(|item| item.parse().map_err(Error::custom)).collect()
 }
 
+/// A setting that has one of a few values.
+pub trait Choice: Copy + 'static {
+    /// What it is written as, and what that is.
+    const CHOICES: &[(&str, Self)];
+}
+
+/// One of a few values, however it is capitalised.
+pub fn choice<'de, D: Deserializer<'de>, T: Choice>(value: D) -> Result<T, D::Error> {
+    let text = String::deserialize(value)?;
+    let chosen = T::CHOICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
+    chosen.map(|(_, chosen)| *chosen).ok_or_else(|| {
+        let names: Vec<&str> = T::CHOICES.iter().map(|(name, _)| *name).collect();
+        D::Error::custom(format!("{text:?} is none of {}", names.join(", ")))
+    })
+}
+
 pub fn milliseconds<'de, D: Deserializer<'de>>(value: D) -> Result<Duration, D::Error> {
     NonZeroU64::deserialize(value).map(|number| Duration::from_millis(number.get()))
 }

@@ -43,6 +43,7 @@ mod references;
 mod requests;
 mod seed;
 mod send_coin;
+mod settings;
 mod signals;
 mod structure;
 mod tokens;

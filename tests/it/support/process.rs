@@ -14,8 +14,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What stands before a program's URL in its banner, and how the banner's last line begins.
 pub const SHOP: (&str, &str) = ("  shop  ", "\n  data  ");
-const GATEWAY: (&str, &str) = ("  gateway   ", "\n  admin  ");
-const UP: (&str, &str) = ("  gateway    ", "\n  data  ");
+pub const GATEWAY: (&str, &str) = ("  gateway   ", "\n  admin  ");
+pub const UP: (&str, &str) = ("  gateway    ", "\n  data  ");
 
 /// A program that serves in a process of its own; killed with this.
 pub struct Process {
