@@ -3,6 +3,7 @@
 
 python locust/charts.py             media/load.json -> media/load-*.png
 python locust/charts.py FOLDER      the same in another folder
+python locust/charts.py FOLDER load-gateway   load-gateway.json -> load-gateway-*.png
 """
 
 import json
@@ -54,15 +55,14 @@ rcParams.update(
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else MEDIA
-    figures = json.loads((folder / "load.json").read_text())
-    for name, draw in (
-        ("throughput", throughput),
-        ("latency", latency),
-        ("routes", routes),
-        ("cpu", cpu),
-    ):
+    run = sys.argv[2] if len(sys.argv) > 2 else "load"
+    figures = json.loads((folder / f"{run}.json").read_text())
+    pictures = [("throughput", throughput), ("latency", latency), ("routes", routes), ("cpu", cpu)]
+    if "beyond" in figures:
+        pictures = [("latency", latency), ("limits", limits)]
+    for name, draw in pictures:
         figure = draw(figures)
-        path = folder / f"load-{name}.png"
+        path = folder / f"{run}-{name}.png"
         figure.savefig(path)
         print(path)
 
@@ -207,6 +207,35 @@ def cpu(figures: dict[str, Any]) -> Figure:
     axes.set_ylabel("cores kept busy")
     over_time(axes, series)
     beside(axes, reverse=True)
+    return figure
+
+
+def limits(figures: dict[str, Any]) -> Figure:
+    beyond = figures["beyond"]
+    series = columns(beyond["series"], beyond["series_columns"])
+    step, rate = beyond["step_seconds"], beyond["rate_per_sec"]
+    figure, axes = new(
+        f"A bucket of {beyond['capacity']} that gains {rate} a second lets in "
+        f"{beyond['answered']:,} of {beyond['requests']:,}",
+        f"One user who asks without a pause; from {beyond['least']:,} to {beyond['most']:,} "
+        "answers of 200 are what the bucket allows",
+    )
+    places = [second + step / 2 for second in series["second"]]
+    a_second = {name: [count / step for count in series[name]] for name in ("answered", "too_many")}
+    axes.bar(places, a_second["answered"], step * 0.9, color=BLUES["p99"], label="200")
+    axes.bar(
+        places,
+        a_second["too_many"],
+        step * 0.9,
+        bottom=a_second["answered"],
+        color=BLUES["p50"],
+        label="429",
+    )
+    level(axes, rate, f"its rate:\n{rate} a second", RED)
+    axes.set_ylabel("answers a second")
+    axes.set_xlabel("seconds since its first request")
+    axes.set_xlim(0, max(places) + step / 2)
+    axes.legend(loc="lower left", bbox_to_anchor=(1, 0.5), reverse=True)
     return figure
 
 

@@ -98,9 +98,10 @@ class Cpu:
         guests = getattr(machine, "guest", 0.0) + getattr(machine, "guest_nice", 0.0)
         used = {"locust": own_time(self.locust) + children_time(self.locust)}
         if self.shop:
-            used["merch-store"] = own_time(self.shop)
-            # The private PostgreSQL is a child of the shop, and nothing else is.
-            used["postgres"] = children_time(self.shop)
+            # Below it are replicas, if there are any, and the private PostgreSQL.
+            replicas = children_time(self.shop, self.shop.name())
+            used["merch-store"] = own_time(self.shop) + replicas
+            used["postgres"] = children_time(self.shop) - replicas
         used["everything else"] = sum(machine) - idle - guests - sum(used.values())
         return used
 
@@ -110,11 +111,14 @@ def own_time(process: psutil.Process) -> float:
     return times.user + times.system
 
 
-def children_time(process: psutil.Process) -> float:
-    """Of all processes below this one; those that ended are in their parents' account."""
+def children_time(process: psutil.Process, name: str | None = None) -> float:
+    """Of all processes below this one, or of those of one name; those that ended are in their
+    parents' account."""
     seconds = 0.0
     for child in process.children(recursive=True):
         try:
+            if name and child.name() != name:
+                continue
             times = child.cpu_times()
         except psutil.NoSuchProcess:
             continue

@@ -3,6 +3,7 @@
 
     python locust/report.py             the run whose figures are in media/
     python locust/report.py FOLDER      another run
+    python locust/report.py FOLDER load-gateway   the run through a gateway
 
 Exits with 1 when the bar was missed or the shop's books do not have what it acknowledged.
 """
@@ -23,8 +24,9 @@ MEDIA = Path(__file__).parent.parent / "media"
 
 def main() -> int:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else MEDIA
-    figures = json.loads((folder / "load.json").read_text())
-    audit = (folder / "load-audit.txt").read_text()
+    name = sys.argv[2] if len(sys.argv) > 2 else "load"
+    figures = json.loads((folder / f"{name}.json").read_text())
+    audit = (folder / f"{name}-audit.txt").read_text()
 
     print(heading(figures))
     print()
@@ -37,7 +39,11 @@ def main() -> int:
     print(books)
     good, verdict = judge(figures["total"])
     print(verdict)
-    return 0 if honest and good else 1
+    exact = True
+    if "beyond" in figures:
+        exact, limits = judge_limits(figures["beyond"])
+        print(limits)
+    return 0 if honest and good and exact else 1
 
 
 def heading(figures: dict[str, Any]) -> str:
@@ -110,6 +116,18 @@ def judge(total: dict[str, Any]) -> tuple[bool, str]:
         f"{'met' if good else 'MISSED'}: {answered:.3%} answered (bar {ANSWERED_BAR:.2%}), "
         f"99 of 100 within {milliseconds(total['p99'])} ms (bar {P99_BAR_MS} ms), "
         f"at {total['requests_per_s']:,.1f} requests a second"
+    )
+
+
+def judge_limits(beyond: dict[str, Any]) -> tuple[bool, str]:
+    answered, too_many = beyond["answered"], beyond["too_many"]
+    others = beyond["requests"] - answered - too_many
+    exact = beyond["least"] <= answered <= beyond["most"] and too_many > 0 and not others
+    return exact, (
+        f"{'met' if exact else 'MISSED'}: one user asked {beyond['requests']:,} times in "
+        f"{beyond['seconds']:.2f} s; {answered:,} answered with 200 (the bucket of "
+        f"{beyond['capacity']} and {beyond['rate_per_sec']} a second allows {beyond['least']:,} "
+        f"to {beyond['most']:,}), {too_many:,} with 429, {others:,} with anything else"
     )
 
 

@@ -25,6 +25,36 @@ die() {
     exit 1
 }
 
+# usage: prints the comment at the top of the script that was called, and ends it.
+usage() {
+    # shellcheck disable=SC2154 # Every script sets it.
+    sed -n '3,/^set /{/^#/s/^# \{0,1\}//p;}' "$script"
+    exit
+}
+
+# is_count TEXT: whether it is a whole number above 0.
+is_count() {
+    case $1 in
+        '' | *[!0-9]* | 0*) return 1 ;;
+    esac
+}
+
+# from_here PATH: the same file, absolute, so that it is found from another folder.
+from_here() {
+    case $1 in
+        /*) printf '%s\n' "$1" ;;
+        *) printf '%s\n' "$PWD/$1" ;;
+    esac
+}
+
+# target_folder: where cargo puts what it builds, which the environment or cargo's own settings
+# may say.
+target_folder() {
+    # shellcheck disable=SC2154 # Every script sets it.
+    cargo metadata --manifest-path "$root/Cargo.toml" --no-deps --format-version 1 |
+        sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p'
+}
+
 have() {
     command -v "$1" >/dev/null 2>&1
 }

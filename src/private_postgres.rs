@@ -141,6 +141,12 @@ impl PrivatePostgres {
         Ok(PrivatePostgres { programs, cluster, sockets, server })
     }
 
+    /// Whether a server's data may be in the data folder at `path`: where that cannot be seen,
+    /// starting the server finds out why.
+    pub fn has_data(path: &Path) -> bool {
+        path.join("postgres/PG_VERSION").try_exists().unwrap_or(true)
+    }
+
     /// The URL of the server that runs in the data folder at `path`, whoever owns it.
     pub fn url_of_running(path: &Path) -> Option<String> {
         let pid_file = PidFile::read(&path.join("postgres"))?;

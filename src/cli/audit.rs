@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::lifecycle::Signals;
-use crate::storage::{Audit, DatabaseOptions};
+use crate::storage::{Audit, DatabaseOptions, Migrations};
 
 use super::Common;
-use super::database::ToolDatabase;
+use super::database::{ToolDatabase, check_schema, check_shop_is_there};
 use super::terminal::{print, spinner};
 
 /// Flags of `audit`: the common ones.
@@ -29,7 +29,11 @@ pub struct AuditArgs {}
 pub async fn run(common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = common.load_for_tool()?;
+    check_shop_is_there(&config)?;
     let reading = async |options: &DatabaseOptions| {
+        let mut migrations = Migrations::connect(options).await?;
+        check_schema(&migrations.status().await?, &options.location())?;
+        migrations.close().await;
         let progress = spinner("reading the books");
         let audit = Audit::run(options).await?;
         progress.finish_and_clear();

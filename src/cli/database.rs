@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::data_folder::{DataFolder, DataFolderError};
 use crate::lifecycle::{Lifecycle, Signals};
 use crate::private_postgres::PrivatePostgres;
-use crate::storage::DatabaseOptions;
+use crate::storage::{AppliedMigration, DatabaseOptions, MigrationState};
 
 use super::terminal::spinner;
 
@@ -106,6 +106,94 @@ impl ToolDatabase {
     async fn close(self) {
         if let Some(own) = self.own {
             own.postgres.stop().await;
+        }
+    }
+}
+
+/// Fails where no database is named and no shop has ever been in the data folder: a folder whose
+/// name was mistyped must not become an empty shop.
+pub fn check_shop_is_there(config: &Config) -> anyhow::Result<()> {
+    let folder = &config.data_dir;
+    let is_there = config.database.url.is_some() || PrivatePostgres::has_data(folder);
+    anyhow::ensure!(
+        is_there,
+        "there is no shop in {}; --data-dir or --database-url names another one, and \
+         `merch-store` or `merch-store migrate up` makes one",
+        std::path::absolute(folder).unwrap_or_else(|_| folder.clone()).display()
+    );
+    Ok(())
+}
+
+/// Fails unless the schema at `place`, whose state is `status`, is the one of this program.
+pub fn check_schema(status: &[AppliedMigration], place: &str) -> anyhow::Result<()> {
+    check_not_foreign(status, place)?;
+    let pending = status.iter().filter(|it| it.state == MigrationState::Pending).count();
+    anyhow::ensure!(
+        pending < status.len(),
+        "there is no schema yet in {place}; run `merch-store migrate up`"
+    );
+    anyhow::ensure!(
+        pending == 0,
+        "the schema in {place} is older than this program ({pending} migrations are pending); run \
+         `merch-store migrate up`"
+    );
+    Ok(())
+}
+
+/// Fails if the schema is another release's: what this program would do with it is anybody's
+/// guess.
+pub fn check_not_foreign(status: &[AppliedMigration], place: &str) -> anyhow::Result<()> {
+    let versions = |state: MigrationState| {
+        let of_state = status.iter().filter(|migration| migration.state == state);
+        of_state.map(|it| format!("{:04}", it.version)).collect::<Vec<_>>().join(", ")
+    };
+    let (unknown, altered) = (versions(MigrationState::Unknown), versions(MigrationState::Altered));
+    anyhow::ensure!(
+        unknown.is_empty(),
+        "the schema in {place} is newer than this program, which does not know migration \
+         {unknown}; run the release that applied it, or take the schema back with that one: \
+         `merch-store migrate down`"
+    );
+    anyhow::ensure!(
+        altered.is_empty(),
+        "migration {altered} of the schema in {place} is not what this program has by that \
+         number: its file was edited, or the schema is another program's; run the release that \
+         applied it"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_schema_that_is_not_ours_is_told_from_one_that_is_old_or_missing() {
+        use MigrationState::{Altered, Applied, Pending, Unknown};
+        for (states, said) in [
+            (&[Applied, Applied][..], None),
+            (&[Pending, Pending], Some("there is no schema yet in here; run `merch-store")),
+            (&[Applied, Pending], Some("older than this program (1 migrations are pending)")),
+            (
+                &[Applied, Unknown],
+                Some("newer than this program, which does not know migration 0002"),
+            ),
+            (&[Pending, Unknown], Some("newer than this program")),
+            (&[Altered, Applied], Some("migration 0001 of the schema in here is not what")),
+        ] {
+            let status: Vec<AppliedMigration> = (1..)
+                .zip(states)
+                .map(|(version, state)| AppliedMigration {
+                    version,
+                    name: "x".into(),
+                    state: *state,
+                })
+                .collect();
+            let checked = check_schema(&status, "here").map_err(|error| error.to_string());
+            match said {
+                None => assert_eq!(checked, Ok(())),
+                Some(said) => assert!(checked.clone().unwrap_err().contains(said), "{checked:?}"),
+            }
         }
     }
 }

@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 
 use crate::lifecycle::Signals;
 use crate::shop::BooksId;
-use crate::storage::{DatabaseOptions, MigrationState, Migrations, renew_identity};
+use crate::storage::{DatabaseOptions, Migrations, renew_identity};
 
 use super::Common;
-use super::database::ToolDatabase;
+use super::database::{ToolDatabase, check_schema, check_shop_is_there};
 use super::terminal::print;
 
 /// What `identity` is to do.
@@ -37,6 +37,7 @@ enum Action {
 /// Prints the identity before and after.
 pub async fn run(args: IdentityArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let config = common.load_for_tool()?;
+    check_shop_is_there(&config)?;
     let Action::Renew = args.action;
     let (old, new) = ToolDatabase::lend(&config, signals, renew).await?;
     print(&format!("old  {}\nnew  {}\n", old.0, new.0))?;
@@ -45,12 +46,7 @@ pub async fn run(args: IdentityArgs, common: Common, signals: Signals) -> anyhow
 
 async fn renew(options: &DatabaseOptions) -> anyhow::Result<(BooksId, BooksId)> {
     let mut migrations = Migrations::connect(options).await?;
-    let status = migrations.status().await?;
+    check_schema(&migrations.status().await?, &options.location())?;
     migrations.close().await;
-    anyhow::ensure!(
-        status.iter().all(|migration| migration.state != MigrationState::Pending),
-        "the schema in {} is older than this program; run `merch-store migrate up` first",
-        options.location()
-    );
     Ok(renew_identity(options).await?)
 }

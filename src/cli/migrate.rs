@@ -10,7 +10,7 @@ use crate::lifecycle::Signals;
 use crate::storage::{AppliedMigration, DatabaseOptions, MigrationState, Migrations};
 
 use super::Common;
-use super::database::ToolDatabase;
+use super::database::{ToolDatabase, check_not_foreign, check_shop_is_there};
 use super::terminal::{ask, print};
 
 /// How long sessions may take to end after their process was asked to.
@@ -55,6 +55,9 @@ enum Direction {
 /// Changes or shows the schema: exit code 1 if that fails or `status` finds one not applied.
 pub async fn run(args: MigrateArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let config = common.load_for_tool()?;
+    if !matches!(args.direction, Direction::Up) {
+        check_shop_is_there(&config)?;
+    }
     let migrating = async |options: &DatabaseOptions| migrate(&args.direction, options).await;
     let (report, exit_code) = ToolDatabase::lend(&config, signals, migrating).await?;
     print(&report)?;
@@ -68,6 +71,10 @@ async fn migrate(
 ) -> anyhow::Result<(String, ExitCode)> {
     let mut migrations = Migrations::connect(options).await?;
     let mut exit_code = ExitCode::SUCCESS;
+    let status = migrations.status().await?;
+    if !matches!(direction, Direction::Status) {
+        check_not_foreign(&status, &options.location())?;
+    }
     let report = match *direction {
         Direction::Up => match migrations.up().await? {
             applied if applied.is_empty() => "nothing to do: the schema is up to date\n".into(),
@@ -83,7 +90,6 @@ async fn migrate(
             }
         }
         Direction::Status => {
-            let status = migrations.status().await?;
             if status.iter().any(|migration| migration.state != MigrationState::Applied) {
                 exit_code = ExitCode::FAILURE;
             }
@@ -128,6 +134,8 @@ async fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
 
 /// A line each, in columns.
 fn table(status: &[AppliedMigration]) -> String {
+    let digits = |migration: &AppliedMigration| format!("{:04}", migration.version).len();
+    let longest = status.iter().map(digits).max().unwrap_or(0);
     let widest = status.iter().map(|migration| migration.name.chars().count()).max().unwrap_or(0);
     let line = |migration: &AppliedMigration| {
         let state = match migration.state {
@@ -136,7 +144,8 @@ fn table(status: &[AppliedMigration]) -> String {
             MigrationState::Altered => "ALTERED: the file was edited after it had landed",
             MigrationState::Unknown => "UNKNOWN: applied by a newer release",
         };
-        format!("{:04} {:<widest$} {state}\n", migration.version, migration.name)
+        let version = format!("{:04}", migration.version);
+        format!("{version:<longest$} {:<widest$} {state}\n", migration.name)
     };
     status.iter().map(line).collect()
 }

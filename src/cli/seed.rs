@@ -14,7 +14,7 @@ use crate::shop::Amount;
 use crate::storage::{DatabaseOptions, Migrations, Seed};
 
 use super::Common;
-use super::database::ToolDatabase;
+use super::database::{ToolDatabase, check_not_foreign, check_shop_is_there};
 use super::terminal::print;
 
 /// Users in one transaction: enough to be fast, few enough to show progress.
@@ -44,13 +44,14 @@ pub struct SeedArgs {
     password: SecretString,
 }
 
-/// Migrates, then creates the users that are not there, so many in a transaction.
+/// Migrates a shop that is there, then creates the users that are not there, so many in a transaction.
 pub async fn run(args: SeedArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let config = common.load_for_tool()?;
     let password = Password::parse(args.password).and_then(|password| password.prepared());
     let password = password.context("--password")?;
     let coins = Amount::new(args.coins).context("--coins must be at least 1")?;
+    check_shop_is_there(&config)?;
     let hash = password::hash(&password);
 
     let seeding = async |options: &DatabaseOptions| seed(options, args.users, coins, &hash).await;
@@ -73,6 +74,7 @@ async fn seed(
     hash: &str,
 ) -> anyhow::Result<u64> {
     let mut migrations = Migrations::connect(options).await?;
+    check_not_foreign(&migrations.status().await?, &options.location())?;
     migrations.up().await?;
     migrations.close().await;
 

@@ -20,12 +20,12 @@ use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
 use crate::http::{self, Catalogue, Infos, ServerOptions, Shop};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
-use crate::storage::{Database, DatabaseOptions, MigrationState, Migrations, StorageError, Writer};
+use crate::storage::{Database, DatabaseOptions, Migrations, StorageError, Writer};
 use crate::telemetry;
 use crate::web::cors::Cors;
 use crate::web::forwarded::Trusted;
 
-use super::database::{OwnDatabase, database_at};
+use super::database::{OwnDatabase, check_not_foreign, check_schema, database_at};
 use super::terminal::{announce, print, spinner};
 use super::{Common, address, exit_code, limits, listen};
 
@@ -301,18 +301,14 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
         }
     };
     progress.finish_and_clear();
+    let (status, place) = (migrations.status().await?, options.location());
     if migrate {
+        check_not_foreign(&status, &place)?;
         for version in migrations.up().await.context("cannot migrate the database")? {
             tracing::info!(version, "migration applied");
         }
     } else {
-        let pending = migrations.status().await?;
-        let pending = pending.iter().filter(|it| it.state == MigrationState::Pending).count();
-        anyhow::ensure!(
-            pending == 0,
-            "{pending} migrations are pending; run `merch-store migrate up`, or set \
-             database.migrate"
-        );
+        check_schema(&status, &place).context("database.migrate is false")?;
     }
     migrations.check_rights().await?;
     for setting in migrations.dangers().await? {

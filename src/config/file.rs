@@ -137,7 +137,10 @@ fn add_variables(name: &str, value: &Value, variables: &mut Vec<(String, String)
                 add_variables(&format!("{name}__{}", key.to_uppercase()), value, variables);
             }
         }
-        // A list is none of the settings outside [gateway]; what it is given to refuses it.
+        ValueKind::Array(items) => {
+            let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+            variables.push((name.to_owned(), items.join(",")));
+        }
         kind => variables.push((name.to_owned(), kind.to_string())),
     }
 }

@@ -1,0 +1,141 @@
+//! The scripts: help at once, mistakes before any work, and paths as the caller sees them.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const SCRIPTS: [&str; 7] = ["bench", "env", "first-purchase", "load", "run", "smoke", "test"];
+
+/// What would install or compile, each of which only writes down that it was called, where, with
+/// what, and which data folder it was told.
+const WORKERS: [&str; 6] = ["cargo", "apt-get", "brew", "pip", "sudo", "curl"];
+const WORKER: &str = "#!/bin/sh
+echo \"$(basename \"$0\")|$PWD|$*|${MERCH__DATA_DIR-}\" >>\"$RECORD\"
+if [ \"$1\" = metadata ]; then echo '{\"target_directory\":\"/else where/target\"}'; fi
+";
+
+/// A folder, with a space in its name, from which scripts are called.
+struct Caller {
+    _home: TempDir,
+    folder: PathBuf,
+    record: PathBuf,
+    path: String,
+}
+
+impl Caller {
+    fn new() -> Caller {
+        let home = tempfile::tempdir().unwrap();
+        let (folder, bin) = (home.path().join("a caller"), home.path().join("bin"));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::create_dir(&bin).unwrap();
+        for name in WORKERS {
+            std::fs::write(bin.join(name), WORKER).unwrap();
+            std::fs::set_permissions(bin.join(name), PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+        let folder = folder.canonicalize().unwrap();
+        Caller { folder, record: home.path().join("record"), path, _home: home }
+    }
+
+    fn calls(&self, script: &Path, arguments: &[&str]) -> Output {
+        let _ = std::fs::remove_file(&self.record);
+        let mut command = Command::new(script);
+        command.args(arguments).current_dir(&self.folder).env("RECORD", &self.record);
+        command.env_remove("MERCH_BINARY").env_remove("MERCH__DATA_DIR");
+        command.env("PATH", &self.path).env("CDPATH", "/:/usr").output().unwrap()
+    }
+
+    /// What the workers wrote down.
+    fn worked(&self) -> Vec<String> {
+        let record = std::fs::read_to_string(&self.record).unwrap_or_default();
+        record.lines().map(str::to_owned).collect()
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(ROOT).join("scripts").join(name)
+}
+
+#[test]
+fn every_script_helps_without_any_work() {
+    let caller = Caller::new();
+    for name in SCRIPTS {
+        let link = caller.folder.join(format!("link to {name}"));
+        symlink(script(name), &link).unwrap();
+        for (place, flag) in [(script(name), "--help"), (script(name), "-h"), (link, "--help")] {
+            let output = caller.calls(&place, &[flag]);
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert_eq!(output.status.code(), Some(0), "{place:?} {flag}: {output:?}");
+            assert!(said.contains(name) && said.lines().count() > 3, "{place:?} {flag}: {said}");
+            assert_eq!(caller.worked(), [""; 0], "{place:?} {flag}");
+        }
+    }
+}
+
+#[test]
+fn mistakes_are_refused_before_any_work() {
+    let caller = Caller::new();
+    for (name, arguments, named) in [
+        ("bench", &["--round", "3"][..], "--round"),
+        ("bench", &["--rounds", "0"], "--rounds"),
+        ("bench", &["--rounds=x"], "--rounds"),
+        ("bench", &["--only"], "--only"),
+        ("bench", &["uniform"], "uniform"),
+        ("env", &["--force"], "--force"),
+        ("load", &["--second", "3"], "--second"),
+        ("load", &["--seconds", "-1"], "--seconds"),
+        ("load", &["--seconds=1.5"], "--seconds"),
+        ("load", &["--media"], "--media"),
+        ("load", &["now"], "now"),
+        ("smoke", &["--fast"], "--fast"),
+        ("first-purchase", &["--run", "x"], "x"),
+        ("first-purchase", &["--walks", "1"], "--walks"),
+    ] {
+        let output = caller.calls(&script(name), arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{name} {arguments:?}");
+        assert!(said.contains(named), "{name} {arguments:?}: {said}");
+        assert_eq!(caller.worked(), [""; 0], "{name} {arguments:?}");
+    }
+}
+
+#[test]
+fn the_shop_is_run_where_the_caller_stands_and_keeps_its_data_here() {
+    let caller = Caller::new();
+    std::fs::write(caller.folder.join("bare"), "[log]\nlevel = 'warn'\n").unwrap();
+    std::fs::write(caller.folder.join("full"), "data_dir = 'mine'\n").unwrap();
+    let here = format!("{ROOT}/data");
+    let link = caller.folder.join("shop");
+    symlink(script("run"), &link).unwrap();
+    for (place, arguments, data) in [
+        (&script("run"), &["--config", "bare"][..], here.as_str()),
+        (&script("run"), &["--config=bare", "audit"], &here),
+        (&script("run"), &["--config", "full"], ""),
+        (&script("run"), &["--config=full"], ""),
+        (&script("run"), &["--database-url", "postgres://h/d", "--data-dir", "d"], ""),
+        (&script("run"), &["openapi", "--data-dir=d"], ""),
+        (&script("run"), &["openapi"], &here),
+        (&link, &["openapi"], &here),
+    ] {
+        let output = caller.calls(place, arguments);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {output:?}");
+        let worked = caller.worked();
+        let ran = worked.last().unwrap();
+        let folder = caller.folder.display();
+        assert!(ran.starts_with(&format!("cargo|{folder}|run --release")), "{ran}");
+        assert!(ran.ends_with(&format!("-- {}|{data}", arguments.join(" "))), "{ran}");
+        assert!(ran.contains(&format!("--manifest-path {ROOT}/Cargo.toml")), "{ran}");
+    }
+}
+
+#[test]
+fn the_binary_is_looked_for_where_cargo_puts_it() {
+    let caller = Caller::new();
+    let output = caller.calls(&script("first-purchase"), &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("no /else where/target/release/merch-store; build it"), "{said}");
+}
