@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::person::PASSWORD;
 use crate::support::shop::SECRET;
-use crate::support::{Person, Process, Reply, TestDatabase};
+use crate::support::{Backend, Person, Process, Reply, TestDatabase};
 
 /// The log of a shop in `format` that a few people used, behind a proxy that is believed.
 async fn log(format: &str) -> String {
@@ -90,4 +90,29 @@ async fn a_line_of_json_says_the_same_and_each_thing_once() {
     assert_eq!(lines.len(), 5, "{log}");
     // What is written while a request is under way names it once.
     assert!(!log.contains("\"spans\""), "{log}");
+}
+
+#[tokio::test]
+async fn a_gateway_has_no_line_for_questions_about_its_own_health() {
+    let backend = Backend::named("one").await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log");
+    let url = format!("http://{}", backend.address);
+    let environment = [
+        ("MERCH__LOG__FILE", path.to_str().unwrap()),
+        ("MERCH__LOG__LEVEL", "info"),
+        ("MERCH__GATEWAY__ADMIN__ADDRESS", "127.0.0.1:0"),
+        ("MERCH__GATEWAY__ADMIN__TOKEN", SECRET),
+    ];
+    let gateway = Process::gateway(&["--backend", &url], &environment).await;
+    for asked in ["/health/live", "/%68ealth/live/", "/hello"] {
+        let reply = Reply::to(Client::new().get(format!("{}{asked}", gateway.base))).await;
+        assert_eq!(reply.status, 200, "{asked}");
+    }
+    gateway.signal("TERM");
+    assert_eq!(gateway.exit_code().await, Some(0));
+    let log = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = log.lines().filter(|it| it.contains("merch_store::access")).collect();
+    assert_eq!(lines.len(), 1, "{log}");
+    assert!(lines[0].contains(" path=/hello "), "{log}");
 }
