@@ -26,7 +26,7 @@ use series::AllSeries;
 
 pub use series::Series;
 
-pub use repeats::{is_news, tell_repeats};
+pub use repeats::{is_news, tell_all_repeats, tell_repeats};
 
 /// Bounds for waits, in seconds: from a commit on a good disk to the request timeout.
 const SECONDS: [f64; 12] =

@@ -227,6 +227,7 @@ impl Server {
         // Where nobody reads the settings again, whoever asks for it is told so.
         drop(self.reloads.take());
         let ended = self.lifecycle.wait(self.deadline).await;
+        telemetry::tell_all_repeats();
         tracing::info!("stopped");
         ended
     }

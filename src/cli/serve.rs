@@ -250,6 +250,7 @@ impl Server {
             // Dropped, the private PostgreSQL stops by itself.
             () = self.lifecycle.ended() => {}
         }
+        telemetry::tell_all_repeats();
         tracing::info!("stopped");
         ended
     }

@@ -127,6 +127,7 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
         // Dropped, replicas are killed and the private PostgreSQL stops by itself.
         () = lifecycle.ended() => clean = false,
     }
+    telemetry::tell_all_repeats();
     tracing::info!("everything stopped");
     announced?;
     Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -9,7 +9,6 @@ use hyper::{Method, Response};
 use metrics::{Counter, counter};
 
 use crate::lifecycle::Lifecycle;
-use crate::telemetry::is_news;
 
 use super::answer::Refusal;
 use super::client::{Cause, ClientOptions, Connection, Unanswered};
@@ -153,9 +152,8 @@ fn miss(
     };
     lane.misses.increment(1);
     let (backend, id) = (lane.backend.name(), record.id.to_str().unwrap_or_default());
-    if is_news("a backend did not answer", &format!("{backend}: {cause}")) {
-        tracing::warn!(backend, id, error = %cause, sent, "a backend did not answer");
-    }
+    // Each of them, however many: it says which request did not get there.
+    tracing::warn!(backend, id, error = %cause, sent, "a backend did not answer");
     // Who gives up on a body that does not come has not failed.
     record.failed(failure.filter(|_| !body.is_let_down()));
     // Whoever may have been heard by one must not be told that it reached none.

@@ -52,7 +52,12 @@ const REPLAYED: Told = Told {
 };
 
 /// What a gateway in front may say in the shop's place.
-const OF_A_GATEWAY: [(StatusCode, &str, &str); 5] = [
+const OF_A_GATEWAY: [(StatusCode, &str, &str); 6] = [
+    (
+        StatusCode::BAD_REQUEST,
+        "https_required",
+        "HTTPS is spoken here, and this came in plain HTTP",
+    ),
     (
         StatusCode::BAD_GATEWAY,
         "backend_unreachable",

@@ -33,8 +33,8 @@ pub fn tell_repeats() {
     tell(Instant::now());
 }
 
-/// Says it of those, too, whose time is not over.
-pub(super) fn tell_all_repeats() {
+/// Says it of those, too, whose time is not over: before the last line of a log.
+pub fn tell_all_repeats() {
     tell(Instant::now() + QUIET);
 }
 
