@@ -18,7 +18,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use config::{Environment, File, FileFormat};
+use config::{Environment, File, FileFormat, Source};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -239,8 +239,9 @@ impl Config {
         for (key, number) in numbers {
             checked = checked.set_override(key, number).map_err(invalid)?;
         }
+        let checked = checked.build().map_err(invalid)?;
         let config: Config =
-            checked.build().and_then(config::Config::try_deserialize).map_err(invalid)?;
+            checked.clone().try_deserialize().map_err(|error| invalid_in(&checked, error))?;
         config.check()?;
         Ok(config)
     }
@@ -264,6 +265,25 @@ impl Config {
 
 fn invalid(error: config::ConfigError) -> InvalidConfig {
     InvalidConfig(error.to_string())
+}
+
+/// The same, with the place in a file where the value stands: an error of our own names only
+/// its key.
+fn invalid_in(settings: &config::Config, error: config::ConfigError) -> InvalidConfig {
+    let place = match &error {
+        config::ConfigError::At { origin: None, key: Some(key), .. } => place_of(settings, key),
+        _ => None,
+    };
+    InvalidConfig(format!("{error}{}", place.unwrap_or_default()))
+}
+
+fn place_of(settings: &config::Config, key: &str) -> Option<String> {
+    let mut section = settings.collect().ok()?;
+    let (path, name) = key.rsplit_once('.').unwrap_or(("", key));
+    for step in path.split('.').filter(|step| !step.is_empty()) {
+        section = section.remove(step)?.into_table().ok()?;
+    }
+    section.get(name)?.origin().map(|origin| format!(" in {origin}"))
 }
 
 #[cfg(test)]

@@ -144,7 +144,10 @@ impl PrivatePostgres {
     /// Whether a server's data may be in the data folder at `path`: where that cannot be seen,
     /// starting the server finds out why.
     pub fn has_data(path: &Path) -> bool {
-        path.join("postgres/PG_VERSION").try_exists().unwrap_or(true)
+        match path.join("postgres/PG_VERSION").try_exists() {
+            Ok(is_there) => is_there,
+            Err(error) => error.kind() != io::ErrorKind::NotADirectory,
+        }
     }
 
     /// The URL of the server that runs in the data folder at `path`, whoever owns it.

@@ -132,7 +132,7 @@ fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
     // some program, and everything else falls silent.
     if let Some(wrong) = directives.iter().find(|directive| !is_directive(directive)) {
         let why = format!(
-            "{wrong:?} is neither a level ({}) nor a directive such as merch_store::engine=debug",
+            "{wrong:?} is neither a level ({}) nor a directive such as sqlx=debug",
             LEVELS.join(", ")
         );
         return Err(InvalidConfig::new("log.level", why));

@@ -71,6 +71,10 @@ async fn migrate(
 ) -> anyhow::Result<(String, ExitCode)> {
     let mut migrations = Migrations::connect(options).await?;
     let mut exit_code = ExitCode::SUCCESS;
+    if let Direction::Down { .. } = direction {
+        // Before anything else is looked at, for which the role may lack the right.
+        nobody_is_connected(&mut migrations, &options.location()).await?;
+    }
     let status = migrations.status().await?;
     if !matches!(direction, Direction::Status) {
         check_not_foreign(&status, &options.location())?;
@@ -82,7 +86,6 @@ async fn migrate(
         },
         Direction::Down { count, all, yes } => {
             let place = options.location();
-            nobody_is_connected(&mut migrations, &place).await?;
             is_meant(migrations.people().await?, &place, yes).await?;
             match migrations.down(if all { usize::MAX } else { count }).await? {
                 reverted if reverted.is_empty() => "nothing to do: the schema is empty\n".into(),
@@ -142,7 +145,7 @@ fn table(status: &[AppliedMigration]) -> String {
             MigrationState::Applied => "applied",
             MigrationState::Pending => "pending: `merch-store migrate up` applies it",
             MigrationState::Altered => "ALTERED: the file was edited after it had landed",
-            MigrationState::Unknown => "UNKNOWN: applied by a newer release",
+            MigrationState::Unknown => "UNKNOWN: of a newer release",
         };
         let version = format!("{:04}", migration.version);
         format!("{version:<longest$} {:<widest$} {state}\n", migration.name)

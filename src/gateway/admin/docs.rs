@@ -14,7 +14,7 @@ use utoipa::openapi::{
 };
 
 use crate::config::InvalidConfig;
-use crate::gateway::upstream::AddError;
+use crate::gateway::upstream::{AddError, Itself};
 use crate::limits::{OwnLimitsError, StoreError};
 use crate::web::docs;
 use crate::web::document::{self, Responses};
@@ -89,6 +89,7 @@ impl IntoResponses for NotAdded {
         refusals([
             AdminError::BadRequest("weight must be from 1 to 100".into()),
             AdminError::Add(AddError::Unresolved),
+            AdminError::Add(AddError::Itself(Itself("localhost:8000".into()))),
             AdminError::Add(AddError::Exists),
             AdminError::Add(AddError::Full),
         ])

@@ -58,10 +58,10 @@ async fn look_up_here(host: String, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// A backend that is the gateway which asks for it.
+/// A backend, by its name, that is the gateway which asks for it.
 #[derive(Debug, thiserror::Error)]
 #[error("http://{0} is this gateway itself")]
-pub struct Itself(String);
+pub struct Itself(pub String);
 
 /// Why a lookup came to nothing.
 #[derive(Debug, thiserror::Error)]
