@@ -25,7 +25,7 @@ impl Database {
 pub(super) async fn books_fetch(mut statements: Statements<'_>) -> Result<Books, sqlx::Error> {
     loop {
         let (id, renewed_at, at_home): (Uuid, Option<i64>, bool) = sqlx::query_as(
-            "SELECT id, extract(epoch FROM renewed_at)::int8,
+            "SELECT id, floor(extract(epoch FROM renewed_at))::int8,
                     table_oid = identity.tableoid AND database_oid = pg_database.oid
              FROM identity, pg_database WHERE datname = current_database()",
         )
