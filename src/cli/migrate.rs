@@ -127,7 +127,7 @@ async fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
     if people == 0 || yes {
         return Ok(());
     }
-    let loss = format!("{people} people are in {place}; what is reverted is lost for ever");
+    let loss = format!("{place} holds people ({people}); what is reverted is lost for ever");
     match ask(&format!("{loss}. Type yes to go on:")).await?.as_deref() {
         Some("yes") => Ok(()),
         Some(_) => anyhow::bail!("nothing was changed"),

@@ -8,6 +8,7 @@ use precis_profiles::precis_core::profile::{Profile, Rules};
 use precis_profiles::precis_core::{Error, UnexpectedError};
 use unicode_bidi::{BidiClass, bidi_class};
 use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 /// A name an account can have: 1 to 255 characters, none of them a control character,
 /// with no white space at either end. Two names are the same only if every character is; how
@@ -41,6 +42,10 @@ pub enum InvalidUsername {
         u32::from(*.0)
     )]
     Forbidden(char),
+    /// A word starts with a mark, which would be drawn on whatever stands before the name.
+    /// Accounts from before may have such a name.
+    #[error("username must not have U+{:04X}, a mark, without a letter before it", u32::from(*.0))]
+    LooseMark(char),
     /// A word could be read in two orders. Accounts from before may have it.
     #[error(
         "each word of a username must read in one direction; one that is written from right to \
@@ -98,6 +103,9 @@ impl Username {
                 return Err(InvalidUsername::DoubleSpace);
             }
             let word: String = profile.prepare(word).map_err(|error| why(&error))?.nfc().collect();
+            if let Some(mark) = word.chars().next().filter(|it| is_combining_mark(*it)) {
+                return Err(InvalidUsername::LooseMark(mark));
+            }
             if !has_one_direction(&word) {
                 return Err(InvalidUsername::MixedDirections);
             }

@@ -34,13 +34,13 @@ impl Database {
                     sqlx::query_as(
                         "SELECT users.id, username, password_hash, identity.id
                          FROM users, identity
-                         WHERE username = ANY($1) AND table_oid = identity.tableoid
+                         WHERE username = ANY($1) AND single AND table_oid = identity.tableoid
                          UNION ALL
                          SELECT users.id, username, password_hash, identity.id
                          FROM users, identity
                          WHERE normalize(username, NFKC) = $2
                          AND username IS NOT NFKC NORMALIZED
-                         AND table_oid = identity.tableoid",
+                         AND single AND table_oid = identity.tableoid",
                     )
                     .bind(asked.texts())
                     .bind(asked.canonical().map(Username::as_str))
@@ -115,7 +115,7 @@ impl Database {
                 sqlx::query_scalar(
                     "SELECT EXISTS (SELECT 1 FROM users, identity
                      WHERE users.id = $1 AND username = $2
-                     AND identity.id = $3 AND table_oid = identity.tableoid)",
+                     AND identity.id = $3 AND single AND table_oid = identity.tableoid)",
                 )
                 .bind(owner.account.0)
                 .bind(owner.username.as_str())

@@ -116,7 +116,7 @@ impl Database {
                      ) AS movement
                      WHERE EXISTS (SELECT 1 FROM users, identity
                                    WHERE users.id = $1 AND username = $4
-                                   AND identity.id = $5 AND table_oid = identity.tableoid)
+                                   AND identity.id = $5 AND single AND table_oid = identity.tableoid)
                      ORDER BY id DESC LIMIT $3",
                     )
                     .bind(owner.account.0)
@@ -182,7 +182,7 @@ impl Database {
                      ) AS total
                      WHERE EXISTS (SELECT 1 FROM users, identity
                                    WHERE users.id = $1 AND username = $4
-                                   AND identity.id = $5 AND table_oid = identity.tableoid)
+                                   AND identity.id = $5 AND single AND table_oid = identity.tableoid)
                      ORDER BY 3 DESC, 2",
                     )
                     .bind(owner.account.0)

@@ -1,4 +1,7 @@
 //! Which database this is.
+//!
+//! Statements elsewhere that compare it say `single` as well: sessions are told to avoid
+//! sequential scans, and that is what the row's index is on.
 
 use uuid::Uuid;
 

@@ -54,7 +54,7 @@ impl Database {
                                 FROM history WHERE from_id = $1 AND item_id IS NULL
                                 ORDER BY id DESC LIMIT $2) AS newest) AS given (recipients, sent)
                          WHERE balance.user_id = $1 AND users.id = $1 AND username = $3
-                         AND identity.id = $4 AND table_oid = identity.tableoid",
+                         AND identity.id = $4 AND single AND table_oid = identity.tableoid",
                     )
                     .bind(owner.account.0)
                     .bind(history_limit)
@@ -93,7 +93,7 @@ impl Database {
                 Box::pin(async move {
                     sqlx::query_as(
                         "SELECT user_id, version FROM balance WHERE user_id = ANY($1)
-                         AND $2 = (SELECT id FROM identity WHERE table_oid = identity.tableoid)",
+                         AND $2 = (SELECT id FROM identity WHERE single AND table_oid = identity.tableoid)",
                     )
                     .bind(accounts)
                     .bind(books.0)

@@ -52,7 +52,7 @@ impl Transaction<'_> {
                        (SELECT 1 FROM users WHERE users.username = newcomer.username)
                      UNION ALL
                      SELECT 5::int2, 0, 0, NULL, uuid_send(id), NULL
-                     FROM identity WHERE table_oid = identity.tableoid
+                     FROM identity WHERE single AND table_oid = identity.tableoid
                      UNION ALL
                      SELECT 6::int2, users.id, balance.coins, users.username, NULL, NULL
                      FROM users JOIN balance ON balance.user_id = users.id

@@ -194,7 +194,7 @@ async fn people_lose_what_they_have_only_if_that_is_meant() {
         let output = migrate(&database, arguments).await;
         let error = String::from_utf8(output.stderr.clone()).unwrap();
         assert_eq!(said(&output, 1), "");
-        assert!(error.contains("1 people") && error.contains("--yes"), "{error}");
+        assert!(error.contains("people (1)") && error.contains("--yes"), "{error}");
         assert!(error.contains(database.name()), "{error}");
         assert_eq!(our_things(&database).await, before);
     }

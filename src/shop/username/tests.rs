@@ -111,11 +111,14 @@ fn names_that_differ_stay_apart() {
 
 #[test]
 fn a_new_name_has_nothing_in_it_that_cannot_be_told_from_another() {
-    use InvalidUsername::{DoubleSpace, MixedDirections};
+    use InvalidUsername::{DoubleSpace, LooseMark, MixedDirections};
     for (text, expected) in [
         ("anna  maria", Some(DoubleSpace)),
         ("anna\u{3000}\u{3000}maria", Some(DoubleSpace)),
         ("anna \u{3000}maria", Some(DoubleSpace)),
+        ("\u{301}alice", Some(LooseMark('\u{301}'))),
+        ("anna \u{301}", Some(LooseMark('\u{301}'))),
+        ("ﾞア", Some(LooseMark('\u{3099}'))),
         ("aאב", Some(MixedDirections)),
         ("אa", Some(MixedDirections)),
         ("1א", Some(MixedDirections)),
