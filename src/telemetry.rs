@@ -224,8 +224,15 @@ fn describe() {
     describe_counter!("merch_info_answers_total", "Answers of /api/info, by where they came from");
     describe_gauge!("merch_engine_queue_depth", "Commands waiting for the writer");
     describe_histogram!("merch_engine_batch_size", "Commands in one transaction");
-    describe_histogram!("merch_engine_commit_seconds", Unit::Seconds, "From a turn to committed");
-    describe_counter!("merch_engine_replays_total", "Transactions replayed, by SQLSTATE");
+    describe_histogram!(
+        "merch_transaction_seconds",
+        Unit::Seconds,
+        "From a writer's turn to committed, by transaction"
+    );
+    describe_counter!(
+        "merch_transaction_replays_total",
+        "Attempts that lost against another transaction, by transaction and SQLSTATE"
+    );
     describe_counter!("merch_engine_refusals_total", "Commands refused by the ledger, by code");
     describe_counter!("merch_engine_errors_total", "Commands not carried out, by cause");
     describe_counter!("merch_log_lost_lines_total", "Lines of the log that reached no file");

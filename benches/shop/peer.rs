@@ -42,8 +42,10 @@ pub struct PeerResult {
     pub clients: usize,
 }
 
-/// Functions that move coins the ordinary way.
+/// Functions that move coins the ordinary way. They number their rows by a sequence, as the
+/// ordinary way is: a head of the log that each of them moves would be what all of them wait for.
 const FUNCTIONS: &str = "
+CREATE SEQUENCE IF NOT EXISTS peer_history_ids;
 CREATE OR REPLACE FUNCTION peer_transfer(sender bigint, recipient bigint, moved bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -52,7 +54,8 @@ BEGIN
     IF NOT FOUND THEN RAISE EXCEPTION 'not enough coins'; END IF;
     UPDATE balance SET coins = coins + moved, version = version + 1
     WHERE user_id = recipient;
-    INSERT INTO history (from_id, to_id, amount) VALUES (sender, recipient, moved);
+    INSERT INTO history (id, from_id, to_id, amount)
+    VALUES (nextval('peer_history_ids'), sender, recipient, moved);
 END $$;
 CREATE OR REPLACE FUNCTION peer_purchase(buyer bigint, item smallint)
 RETURNS void LANGUAGE plpgsql AS $$
@@ -64,7 +67,8 @@ BEGIN
     IF NOT FOUND THEN RAISE EXCEPTION 'not enough coins'; END IF;
     INSERT INTO inventory (user_id, item_id, quantity) VALUES (buyer, item, 1)
     ON CONFLICT (user_id, item_id) DO UPDATE SET quantity = inventory.quantity + 1;
-    INSERT INTO history (from_id, item_id, amount) VALUES (buyer, item, cost);
+    INSERT INTO history (id, from_id, item_id, amount)
+    VALUES (nextval('peer_history_ids'), buyer, item, cost);
 END $$;
 ";
 
@@ -89,7 +93,7 @@ pub async fn prepare(world: &World) -> anyhow::Result<()> {
 }
 
 /// Runs `script` once with so many clients for `seconds`.
-pub fn run(
+pub async fn run(
     world: &World,
     script: Script,
     clients: usize,
@@ -139,7 +143,12 @@ pub fn run(
         std::fs::write(&path, text)?;
         pgbench.arg("-f").arg(path);
     }
+    // The peer and the shop run in turn, and number the rows of one table.
+    world.execute("SELECT setval('peer_history_ids', greatest(id, 1)) FROM log_head").await?;
     let output = pgbench.arg("postgres").output()?;
+    world
+        .execute("UPDATE log_head SET id = (SELECT greatest(id, last_value) FROM peer_history_ids)")
+        .await?;
     let text = String::from_utf8_lossy(&output.stdout);
     anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let number_after = |start: &str| {

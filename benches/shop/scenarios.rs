@@ -228,7 +228,7 @@ async fn against_peer(
     let mut best_clients = 0;
     let mut best_rate = 0.0;
     for clients in peer::CLIENTS {
-        let result = peer::run(world, script, clients, 2, READERS)?;
+        let result = peer::run(world, script, clients, 2, READERS).await?;
         if result.rate > best_rate {
             (best_clients, best_rate) = (result.clients, result.rate);
         }
@@ -243,7 +243,7 @@ async fn against_peer(
             })
             .await,
         );
-        peers.push(peer::run(world, script, best_clients, options.seconds, READERS)?);
+        peers.push(peer::run(world, script, best_clients, options.seconds, READERS).await?);
     }
 
     let each = |value: &dyn Fn(&Measured) -> f64| rounds.iter().map(value).collect::<Vec<f64>>();
@@ -431,10 +431,11 @@ fn send(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, to: u32) {
 async fn give_history(world: &World, readers: u32) -> anyhow::Result<()> {
     world
         .execute(&format!(
-            "INSERT INTO history (from_id, to_id, amount)
-             SELECT 1 + reader % {readers}, 1 + (reader + 1 + step % ({readers} - 1)) % {readers}, 1
-             FROM generate_series(1, 100) AS step, generate_series(1, {readers}) AS reader
-             ORDER BY step, reader;
+            "INSERT INTO history (id, from_id, to_id, amount)
+             SELECT log_head.id + row_number() OVER (ORDER BY step, reader),
+                    1 + reader % {readers}, 1 + (reader + 1 + step % ({readers} - 1)) % {readers}, 1
+             FROM log_head, generate_series(1, 100) AS step, generate_series(1, {readers}) AS reader;
+             UPDATE log_head SET id = (SELECT max(id) FROM history);
              ANALYZE history"
         ))
         .await
@@ -447,10 +448,13 @@ async fn fill_history(world: &World, rows: u64) -> anyhow::Result<()> {
     world
         .execute(&format!(
             "SET session_replication_role = replica;
-             INSERT INTO history (from_id, to_id, amount)
-             SELECT {WATCHED} + 1 + number % {others}, {WATCHED} + 1 + (number * 7919 + 1) % {others}, 1
-             FROM generate_series(1::int8, {rows} - (SELECT count(*) FROM history)) AS number
-             WHERE number % {others} <> (number * 7919 + 1) % {others}"
+             INSERT INTO history (id, from_id, to_id, amount)
+             SELECT log_head.id + row_number() OVER (),
+                    {WATCHED} + 1 + number % {others}, {WATCHED} + 1 + (number * 7919 + 1) % {others}, 1
+             FROM log_head,
+                  generate_series(1::int8, {rows} - (SELECT count(*) FROM history)) AS number
+             WHERE number % {others} <> (number * 7919 + 1) % {others};
+             UPDATE log_head SET id = (SELECT max(id) FROM history)"
         ))
         .await?;
     world.execute("VACUUM ANALYZE history").await

@@ -51,8 +51,10 @@ fn report(audit: &Audit, took: Duration) -> String {
         format!("users        {:>20}", totals.users),
         format!("movements    {:>20}", totals.movements),
         format!("granted      {:>20} coins", totals.granted),
+        format!("corrected    {:>20} coins", totals.corrected),
         format!("held         {:>20} coins", totals.held),
         format!("spent        {:>20} coins on {} items", totals.spent, totals.items),
+        format!("refunded     {:>20} coins", totals.refunded),
         format!("transferred  {:>20} coins", totals.transferred),
     ];
     lines.extend(audit.lies.iter().map(|lie| format!("LIE: {}", lie.0)));

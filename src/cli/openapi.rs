@@ -42,7 +42,7 @@ enum Format {
 }
 
 /// Everything once, by somebody who has a colleague to thank.
-const SHOP_STEPS: [Step; 11] = [
+const SHOP_STEPS: [Step; 12] = [
     ("login", r#"{"username": "bob", "password": "bob's secret"}"#),
     ("login", ""),
     ("listMerch", ""),
@@ -51,6 +51,7 @@ const SHOP_STEPS: [Step; 11] = [
     ("buyByPost", ""),
     ("sendCoin", ""),
     ("getHistory", ""),
+    ("getMovement", ""),
     ("getHistorySummary", ""),
     ("getLiveness", ""),
     ("getReadiness", ""),

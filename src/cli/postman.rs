@@ -1,5 +1,6 @@
 //! An OpenAPI document as a Postman collection (format 2.1): a folder a tag, a request a step,
-//! filled in with the document's examples. The token is a variable, which a login fills. Steps
+//! filled in with the document's examples. The token is a variable, which a login fills, and so is
+//! the number of what a step has made. Steps
 //! are in an order in which each finds what it needs, and check their answers' status, so the
 //! collection runs from top to bottom.
 
@@ -84,6 +85,10 @@ impl Operation<'_> {
             let set = "pm.collectionVariables.set(\"token\", pm.response.json().token);";
             script.push(set.into());
         }
+        if self.said["responses"][done]["headers"]["Location"].is_object() {
+            let last = "pm.response.headers.get(\"Location\").split(\"/\").pop()";
+            script.push(format!("pm.collectionVariables.set(\"id\", {last});"));
+        }
         json!({
             "name": name,
             "event": [{"listen": "test", "script": {"type": "text/javascript", "exec": script}}],
@@ -141,7 +146,11 @@ impl Operation<'_> {
         let parameters = self.said["parameters"].as_array().into_iter().flatten();
         let of_kind = parameters.filter(|parameter| parameter["in"] == kind);
         let entry = |parameter: &Value| {
-            let value = text(&example(document, parameter, 0));
+            let value = match parameter["name"].as_str() {
+                // Of what the last step with an address for it has made.
+                Some("id") => "{{id}}".to_owned(),
+                _ => text(&example(document, parameter, 0)),
+            };
             let mut entry = json!({
                 "key": parameter["name"],
                 "value": value,

@@ -20,7 +20,7 @@ use crate::config::{Config, DEFAULTS};
 use crate::engine::{self, EngineOptions};
 use crate::http::{self, Catalogue, Infos, ServerOptions, Shop};
 use crate::lifecycle::{Ended, Lifecycle, Signals};
-use crate::storage::{Database, DatabaseOptions, Migrations, StorageError, Writer};
+use crate::storage::{Database, DatabaseOptions, Migrations, ReplayLimits, StorageError, Writer};
 use crate::telemetry;
 use crate::web::cors::Cors;
 use crate::web::forwarded::Trusted;
@@ -328,9 +328,11 @@ fn engine_options(config: &Config) -> EngineOptions {
     EngineOptions {
         queue_capacity: config.engine.queue_capacity.get(),
         max_batch: config.engine.max_batch.get(),
-        max_attempts: config.engine.max_attempts.get(),
-        replay_deadline: config.engine.replay_deadline,
-        outcome_deadline: config.engine.outcome_deadline,
+        replay: ReplayLimits {
+            max_attempts: config.engine.max_attempts.get(),
+            replay_deadline: config.engine.replay_deadline,
+            outcome_deadline: config.engine.outcome_deadline,
+        },
     }
 }
 

@@ -9,7 +9,7 @@ use metrics::{Gauge, counter, histogram};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::shop::ledger::{Answer, Command};
+use crate::shop::ledger::Answer;
 use crate::storage::{Database, Writer};
 use crate::telemetry::is_news;
 
@@ -42,13 +42,19 @@ impl WriterTask {
     pub async fn run(mut self) {
         let mut waiting = Vec::with_capacity(self.options.max_batch);
         loop {
+            while !waiting.is_empty() {
+                self.carry_out(&mut waiting).await;
+            }
             let received = {
                 let receiving = pin!(self.queue.recv_many(&mut waiting, self.options.max_batch));
                 timeout(HEARTBEAT, receiving).await
             };
             match received {
                 Ok(0) => break,
-                Ok(_) => self.carry_out(&mut waiting).await,
+                Ok(taken) => {
+                    self.depth.decrement(taken as f64);
+                    waiting.iter_mut().for_each(|submission| submission.place = None);
+                }
                 Err(_idle) => {
                     if let Err(error) = self.writer.ensure_connected().await {
                         say_away(&error.to_string());
@@ -60,31 +66,30 @@ impl WriterTask {
         self.writer.close().await;
     }
 
-    /// Commits a batch and answers those who still wait. Whoever comes while the writer waits
-    /// for its turn is part of the batch.
+    /// Commits the first of those who wait as one batch and answers them. Commands that come
+    /// while the writer waits for its turn are part of it, up to its weight; what is beyond
+    /// that goes on waiting.
     async fn carry_out(&mut self, waiting: &mut Vec<Submission>) {
-        self.depth.decrement(waiting.len() as f64);
         // Nobody was told anything about a command whose client has gone.
         waiting.retain(|submission| !submission.answer.is_closed());
         if waiting.is_empty() {
             return;
         }
-        let turn =
-            refusing(&mut self.queue, &self.database, &self.depth, self.writer.take_turn()).await;
-        while waiting.len() < self.options.max_batch
-            && let Ok(submission) = self.queue.try_recv()
-        {
-            self.depth.decrement(1);
-            if !submission.answer.is_closed() {
-                waiting.push(submission);
-            }
+        refusing(&mut self.queue, &self.database, &self.depth, self.writer.take_turn()).await;
+        let mut weight = 0;
+        let mut commands = Vec::with_capacity(waiting.len());
+        let mut answers = Vec::with_capacity(waiting.len());
+        let mut before = std::mem::take(waiting).into_iter();
+        while weight < self.options.max_batch {
+            let Some(submission) = before.next().or_else(|| self.next_in_queue()) else { break };
+            weight += submission.command.weight();
+            commands.push(submission.command);
+            answers.push(submission.answer);
         }
-        let (commands, answers): (Vec<Command>, Vec<_>) =
-            waiting.drain(..).map(|submission| (submission.command, submission.answer)).unzip();
+        waiting.extend(before);
         histogram!("merch_engine_batch_size").record(commands.len() as f64);
         let results = {
-            let committing =
-                commit(&mut self.writer, turn, &commands, &self.database, &self.options);
+            let committing = commit(&mut self.writer, &commands, &self.options);
             refusing(&mut self.queue, &self.database, &self.depth, committing).await
         };
         let away = results.contains(&Err(EngineError::Unavailable))
@@ -98,7 +103,22 @@ impl WriterTask {
             let _ = answer.send(result);
         }
         if away {
+            for submission in waiting.drain(..) {
+                refuse(submission);
+            }
             self.wait_for_database().await;
+        }
+    }
+
+    /// The next command on the queue whose client is still there.
+    fn next_in_queue(&mut self) -> Option<Submission> {
+        loop {
+            let mut submission = self.queue.try_recv().ok()?;
+            self.depth.decrement(1);
+            submission.place = None;
+            if !submission.answer.is_closed() {
+                return Some(submission);
+            }
         }
     }
 
@@ -112,7 +132,10 @@ impl WriterTask {
                 biased;
                 () = &mut returning => break,
                 received = self.queue.recv() => match received {
-                    Some(submission) => refuse(submission, &self.depth),
+                    Some(submission) => {
+                        self.depth.decrement(1);
+                        refuse(submission);
+                    }
                     None => return,
                 },
             }
@@ -160,15 +183,15 @@ async fn refusing<T>(
             biased;
             done = &mut work => return done,
             Some(submission) = queue.recv(), if !database.is_available() => {
-                refuse(submission, depth);
+                depth.decrement(1);
+                refuse(submission);
             }
             () = database.went_away(), if database.is_available() => {}
         }
     }
 }
 
-fn refuse(submission: Submission, depth: &Gauge) {
-    depth.decrement(1);
+fn refuse(submission: Submission) {
     let refused = Err(EngineError::Unavailable);
     count(&refused);
     // The client may have hung up already.

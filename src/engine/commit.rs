@@ -2,47 +2,35 @@
 //!
 //! No balance changes outside this file.
 
-use std::time::Duration;
-
-use metrics::{counter, histogram};
-use tokio::time::{Instant, sleep, timeout_at};
-
 use crate::shop::ledger::{Answer, Command, execute};
-use crate::storage::{Database, StorageError, Writer};
+use crate::storage::{Attempt, StorageError, Transaction, Writer};
 use crate::telemetry::is_news;
 
 use super::queue::{EngineError, EngineOptions};
 
-/// The longest pause before the first replay; it doubles with each one.
-const FIRST_BACKOFF: Duration = Duration::from_millis(2);
-const LONGEST_BACKOFF: Duration = Duration::from_millis(100);
-
 type Outcome = Result<Answer, EngineError>;
 
 /// Carries out `commands` and makes them durable: one outcome a command, in order. A batch
-/// that fails for a reason of its own is halved until the culprit stands alone. `turn` is how
-/// taking the writer's first turn went. Where it has to wait for the database to come back, it
-/// tells `database`.
+/// that fails for a reason of its own is halved until the culprit stands alone.
 pub(super) async fn commit(
     writer: &mut Writer,
-    mut turn: Result<(), StorageError>,
     commands: &[Command],
-    database: &Database,
     options: &EngineOptions,
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::with_capacity(commands.len());
     // Parts still to be committed, the first one last.
     let mut parts = vec![commands];
     while let Some(part) = parts.pop() {
-        let turn = std::mem::replace(&mut turn, Ok(()));
-        match commit_whole(writer, turn, part, database, options).await {
+        match commit_part(writer, part, options).await {
             Ok(answers) => outcomes.extend(answers.into_iter().map(Ok)),
-            Err(Failure::All(error)) => {
-                // What happened to this part would happen to the others as well.
-                let rest = parts.drain(..).map(<[Command]>::len).sum::<usize>();
-                outcomes.extend(std::iter::repeat_n(Err(error), part.len() + rest));
+            Err(Failure::AnyBatch(error)) => {
+                outcomes.extend(std::iter::repeat_n(Err(error), part.len()));
+                // What happened to this part would happen to the others as well, but nothing
+                // of them was tried.
+                let rest = parts.drain(..).map(<[Command]>::len).sum();
+                outcomes.extend(std::iter::repeat_n(Err(untried(error)), rest));
             }
-            Err(Failure::Some(error)) => match part {
+            Err(Failure::ThisBatch(error)) => match part {
                 [_] => outcomes.push(alone(&error)),
                 _ => {
                     if is_news("splitting a batch that failed", &error.to_string()) {
@@ -61,128 +49,61 @@ pub(super) async fn commit(
 /// Why a batch was not committed.
 enum Failure {
     /// It would have happened to any batch.
-    All(EngineError),
+    AnyBatch(EngineError),
     /// Something in it cannot be written.
-    Some(StorageError),
+    ThisBatch(StorageError),
 }
 
-/// Tries until the batch is committed, replaying it from the start whenever it lost
-/// against another transaction.
-async fn commit_whole(
+/// Commits one part in a transaction of its own, or says why that cannot be.
+async fn commit_part(
     writer: &mut Writer,
-    mut turn: Result<(), StorageError>,
     commands: &[Command],
-    database: &Database,
     options: &EngineOptions,
 ) -> Result<Vec<Answer>, Failure> {
-    let deadline = Instant::now() + options.replay_deadline;
-    let mut backoff = FIRST_BACKOFF;
-    let mut reconnected = false;
-    let mut attempt = 1;
-    loop {
-        let error = match std::mem::replace(&mut turn, Ok(())) {
-            Ok(()) => match try_once(writer, commands, database, options).await {
-                Ok(answers) => return Ok(answers),
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        match error {
-            StorageError::Conflict { sqlstate } => {
-                counter!("merch_engine_replays_total", "sqlstate" => sqlstate).increment(1);
-                if attempt >= options.max_attempts || Instant::now() >= deadline {
-                    return Err(Failure::All(EngineError::Contention));
-                }
-                // Full jitter: two writers that collided do not meet again.
-                sleep(rand::random_range(Duration::ZERO..backoff)).await;
-                backoff = (backoff * 2).min(LONGEST_BACKOFF);
-                attempt += 1;
-            }
-            // An idle connection may have been cut long ago: worth one new one.
-            StorageError::Unavailable(why) if !reconnected => {
-                if is_news("a batch was not taken", &why) {
-                    tracing::warn!(why, "a batch was not taken; replaying it once");
-                }
-                reconnected = true;
-            }
-            StorageError::Unavailable(why) | StorageError::Unusable(why) => {
-                say_away(&why);
-                return Err(Failure::All(EngineError::Unavailable));
-            }
-            StorageError::TooSlow(why) => {
-                if is_news("a batch took too long", &why) {
-                    tracing::error!(why, "a batch took too long");
-                }
-                return Err(Failure::All(EngineError::TooSlow));
-            }
-            StorageError::OutcomeUnknown(why) => {
-                tracing::error!(why, "a batch's outcome is not known and was not found out");
-                return Err(Failure::All(EngineError::OutcomeUnknown));
-            }
-            error @ (StorageError::Constraint(_) | StorageError::Unexpected(_)) => {
-                return Err(Failure::Some(error));
-            }
+    match writer.run("commit_batch", options.replay, commands, carry_out).await {
+        Ok(answers) => Ok(answers),
+        Err(error @ (StorageError::Constraint(_) | StorageError::Unexpected(_))) => {
+            Err(Failure::ThisBatch(error))
         }
-    }
-}
-
-/// One transaction: read, decide, write, commit.
-async fn try_once(
-    writer: &mut Writer,
-    commands: &[Command],
-    database: &Database,
-    options: &EngineOptions,
-) -> Result<Vec<Answer>, StorageError> {
-    let started = Instant::now();
-    let mut transaction = writer.begin().await?;
-    let batch = transaction.batch();
-    let ledger = transaction.ledger_fetch(commands).await?;
-    let (answers, changes) = execute(ledger, commands);
-    if !changes.is_empty() {
-        transaction.ledger_write(&changes).await?;
-    }
-    match transaction.commit().await {
-        Ok(()) => {}
+        // Each replay was counted.
+        Err(StorageError::Conflict { .. }) => Err(Failure::AnyBatch(EngineError::Contention)),
+        Err(StorageError::Unavailable(why) | StorageError::Unusable(why)) => {
+            say_away(&why);
+            Err(Failure::AnyBatch(EngineError::Unavailable))
+        }
+        Err(StorageError::TooSlow(why)) => {
+            if is_news("a batch took too long", &why) {
+                tracing::error!(why, "a batch took too long");
+            }
+            Err(Failure::AnyBatch(EngineError::TooSlow))
+        }
         Err(StorageError::OutcomeUnknown(why)) => {
-            find_out(writer, batch, why, database, options).await?;
+            tracing::error!(why, "a batch's outcome is not known and was not found out");
+            Err(Failure::AnyBatch(EngineError::OutcomeUnknown))
         }
-        Err(error) => return Err(error),
     }
-    histogram!("merch_engine_commit_seconds").record(started.elapsed());
-    Ok(answers)
 }
 
-/// After a connection broke at COMMIT: `Ok` if the batch was committed, `Unavailable` if it
-/// was not, `OutcomeUnknown` if the database does not come back in time to tell.
-async fn find_out(
-    writer: &mut Writer,
-    batch: i64,
-    why: String,
-    database: &Database,
-    options: &EngineOptions,
-) -> Result<(), StorageError> {
-    tracing::warn!(why, batch, "connection lost at COMMIT; asking what became of it");
-    let deadline = Instant::now() + options.outcome_deadline;
-    loop {
-        match timeout_at(deadline, writer.was_committed(batch)).await {
-            Ok(Ok(true)) => {
-                database.set_available(true);
-                tracing::info!(batch, "the batch was committed");
-                return Ok(());
-            }
-            Ok(Ok(false)) => {
-                database.set_available(true);
-                tracing::info!(batch, "the batch was not committed");
-                return Err(StorageError::Unavailable(why));
-            }
-            Ok(Err(error)) => {
-                if matches!(error, StorageError::Unavailable(_) | StorageError::Unusable(_)) {
-                    database.set_available(false);
-                }
-                sleep(LONGEST_BACKOFF).await;
-            }
-            Err(_deadline) => return Err(StorageError::OutcomeUnknown(why)),
+/// Read, decide, write.
+fn carry_out<'a>(
+    transaction: &'a mut Transaction<'_>,
+    commands: &'a [Command],
+) -> Attempt<'a, Vec<Answer>> {
+    Box::pin(async move {
+        let ledger = transaction.ledger_fetch(commands).await?;
+        let (answers, changes) = execute(ledger, commands);
+        if !changes.is_empty() {
+            transaction.ledger_write(&changes).await?;
         }
+        Ok(answers)
+    })
+}
+
+/// What commands are told that would have met `error` too, if they had been tried.
+fn untried(error: EngineError) -> EngineError {
+    match error {
+        EngineError::OutcomeUnknown => EngineError::Unavailable,
+        error => error,
     }
 }
 

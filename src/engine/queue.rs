@@ -2,27 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use metrics::{Gauge, counter, gauge};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::shop::ledger::{Answer, Command};
-use crate::storage::Database;
+use crate::storage::{Database, ReplayLimits};
+
+/// Places of the queue that are kept for the merch team, besides those of everybody: people
+/// who buy cannot keep the team from what would help them.
+pub const TEAM_PLACES: usize = 32;
 
 /// The engine's limits.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
-    /// Commands that may wait at once; one more is refused.
+    /// Commands of everybody that may wait at once; one more is refused.
     pub queue_capacity: usize,
-    /// Commands in one transaction, at most.
+    /// The weight at which a batch ends: see [`Command::weight`].
     pub max_batch: usize,
-    /// How often a batch that loses against other transactions is tried, at most.
-    pub max_attempts: u32,
-    /// For how long it is tried, at most.
-    pub replay_deadline: Duration,
-    /// For how long the outcome of a broken COMMIT is looked for.
-    pub outcome_deadline: Duration,
+    /// How often, and how long, a batch is tried.
+    pub replay: ReplayLimits,
 }
 
 /// A handle on the engine. When the last one is dropped, the writer finishes what is on
@@ -30,9 +29,20 @@ pub struct EngineOptions {
 #[derive(Clone, Debug)]
 pub struct Engine {
     queue: mpsc::Sender<Submission>,
+    /// Those of the queue that everybody may take.
+    places: Arc<Semaphore>,
     database: Database,
     writable: Arc<AtomicBool>,
     depth: Gauge,
+}
+
+/// Who asks for a command, as far as the queue cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody who buys or sends; finds the queue full before the team does.
+    Employee,
+    /// The merch team.
+    Team,
 }
 
 /// A command and the place where its answer is waited for.
@@ -40,6 +50,8 @@ pub struct Engine {
 pub(super) struct Submission {
     pub command: Command,
     pub answer: oneshot::Sender<Result<Answer, EngineError>>,
+    /// Its place on the queue, if that is one of everybody's, until it is taken from there.
+    pub place: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a command got no answer from the ledger. Unless it says otherwise, it changed
@@ -73,8 +85,9 @@ impl Engine {
         writable: Arc<AtomicBool>,
         capacity: usize,
     ) -> (Engine, mpsc::Receiver<Submission>) {
-        let (queue, submissions) = mpsc::channel(capacity);
-        (Engine { queue, database, writable, depth: depth() }, submissions)
+        let (queue, submissions) = mpsc::channel(capacity + TEAM_PLACES);
+        let places = Arc::new(Semaphore::new(capacity));
+        (Engine { queue, places, database, writable, depth: depth() }, submissions)
     }
 
     /// Whether the database took what the writer last tried to write; `true` before that. One
@@ -88,26 +101,33 @@ impl Engine {
     pub fn admit(&self) -> Result<(), EngineError> {
         if !self.can_write() {
             Err(EngineError::Unavailable.counted())
-        } else if self.queue.capacity() == 0 {
+        } else if self.places.available_permits() == 0 {
             Err(EngineError::QueueFull.counted())
         } else {
             Ok(())
         }
     }
 
-    /// Has `command` carried out. The answer comes after it is durable; dropping the wait
+    /// Has `command` carried out for `asker`. The answer comes after it is durable; dropping the wait
     /// may or may not stop the command.
-    pub async fn submit(&self, command: Command) -> Result<Answer, EngineError> {
+    pub async fn submit(&self, asker: Asker, command: Command) -> Result<Answer, EngineError> {
         if !self.can_write() {
             return Err(EngineError::Unavailable.counted());
         }
+        let place = match asker {
+            Asker::Employee => match self.places.clone().try_acquire_owned() {
+                Ok(place) => Some(place),
+                Err(_) => return Err(EngineError::QueueFull.counted()),
+            },
+            Asker::Team => None,
+        };
         let (sender, receiver) = oneshot::channel();
-        self.queue.try_send(Submission { command, answer: sender }).map_err(
-            |error| match error {
+        self.queue.try_send(Submission { command, answer: sender, place }).map_err(|error| {
+            match error {
                 mpsc::error::TrySendError::Full(_) => EngineError::QueueFull.counted(),
                 mpsc::error::TrySendError::Closed(_) => EngineError::Unavailable.counted(),
-            },
-        )?;
+            }
+        })?;
         self.depth.increment(1);
         // A writer that died may have been in the middle of COMMIT.
         receiver.await.unwrap_or_else(|_| Err(EngineError::OutcomeUnknown.counted()))

@@ -8,8 +8,9 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::IntoResponses;
 
-use crate::shop::ledger::{Action, Command, Order, Refusal};
-use crate::shop::{InvalidIdempotencyKey, ItemName};
+use crate::engine::Asker;
+use crate::shop::ledger::{Action, Command, Order, Receipt, Refusal};
+use crate::shop::{InvalidIdempotencyKey, ItemName, LogNumber};
 use crate::web::document::Responses;
 
 use super::Shop;
@@ -88,16 +89,16 @@ pub async fn wrong_method() -> impl IntoResponse {
     ([(header::ALLOW, "GET,POST")], ApiError::MethodNotAllowed)
 }
 
-/// Has `order` carried out and answers for it: an empty 200 or the refusal, and whether it
-/// is the answer to an earlier request with the same key.
+/// Has `order` carried out and answers for it: an empty 200 with the movement's address or the
+/// refusal, and whether it is the answer to an earlier request with the same key.
 pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
     let answer = match &order {
         // Nothing to remember it by, so there is no need to trouble the writer.
         Order { action: Err(refusal), key: None, .. } => return Err((*refusal).into()),
-        _ => shop.engine.submit(Command::Order(order)).await?,
+        _ => shop.engine.submit(Asker::Employee, Command::Order(order)).await?,
     };
     let mut response = match answer.result {
-        Ok(_) => ().into_response(),
+        Ok(receipt) => done(receipt),
         Err(refusal) => ApiError::from(refusal).into_response(),
     };
     if answer.replayed {
@@ -107,4 +108,16 @@ pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
         );
     }
     Ok(response)
+}
+
+/// An empty 200, and where to look at what was done.
+fn done(receipt: Receipt) -> Response {
+    let mut response = ().into_response();
+    if let Receipt::Done(Some(LogNumber(number))) = receipt {
+        let mut location = String::from("/api/history/");
+        location.push_str(itoa::Buffer::new().format(number));
+        let location = HeaderValue::try_from(location).expect("a path is a header value");
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
 }

@@ -51,6 +51,15 @@ const REPLAYED: Told = Told {
     statuses: &["200", "400"],
 };
 
+/// The header that an order which was done has.
+const LOCATION: Told = Told {
+    name: "Location",
+    description: "Where to look at the movement; a key that a release without numbers remembered \
+                  has none.",
+    example: "/api/history/7",
+    statuses: &["200"],
+};
+
 /// What a gateway in front may say in the shop's place.
 const OF_A_GATEWAY: [(StatusCode, &str, &str); 6] = [
     (
@@ -132,6 +141,7 @@ pub fn complete(document: &mut OpenApi) {
     let errors = errors.iter().map(ApiError::shown).chain(of_a_gateway);
     document::complete(document, &TOLD, errors.collect());
     document::describe_header(document, &REPLAYED);
+    document::describe_header(document, &LOCATION);
 }
 
 /// What an operation may end in that needs a token and no more.
@@ -169,7 +179,7 @@ pub fn outcomes<const N: usize>(done: &str, errors: [ApiError; N]) -> Responses 
     let mut outcomes = refusals(errors);
     outcomes.insert("200".into(), done.build().into());
     for (status, outcome) in &mut outcomes {
-        document::tell(status, outcome, &[REPLAYED]);
+        document::tell(status, outcome, &[REPLAYED, LOCATION]);
     }
     outcomes
 }

@@ -30,6 +30,8 @@ pub enum ApiError {
     Refused(Refusal),
     /// No route has this path.
     NotFound,
+    /// The user has no part in a movement of this number, or there is none.
+    NoMovement,
     /// The path has a route, but not for this method.
     MethodNotAllowed,
     /// The client takes the answer in no coding that there is.
@@ -67,7 +69,7 @@ impl ApiError {
             ApiError::Refused(Refusal::UnknownAccount) => StatusCode::UNAUTHORIZED,
             ApiError::Refused(Refusal::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::Refused(_) => StatusCode::BAD_REQUEST,
-            ApiError::NotFound => StatusCode::NOT_FOUND,
+            ApiError::NotFound | ApiError::NoMovement => StatusCode::NOT_FOUND,
             ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             ApiError::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
             ApiError::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -100,7 +102,7 @@ impl ApiError {
             ApiError::Unauthorized(_) => "unauthorized",
             ApiError::WrongPassword => "wrong_password",
             ApiError::Refused(refusal) => refusal.code(),
-            ApiError::NotFound => "not_found",
+            ApiError::NotFound | ApiError::NoMovement => "not_found",
             ApiError::MethodNotAllowed => "method_not_allowed",
             ApiError::NotAcceptable => "not_acceptable",
             ApiError::BodyTooLarge => "body_too_large",
@@ -125,6 +127,7 @@ impl ApiError {
             ApiError::WrongPassword => "wrong password".into(),
             ApiError::Refused(refusal) => refusal.to_string(),
             ApiError::NotFound => "no such path; GET /docs shows the API".into(),
+            ApiError::NoMovement => "no such movement of yours".into(),
             ApiError::MethodNotAllowed => "this path does not know this method".into(),
             ApiError::NotAcceptable => {
                 "Accept-Encoding takes neither gzip nor what is not compressed".into()

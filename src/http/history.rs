@@ -8,17 +8,17 @@ use axum::extract::{Query, State};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::shop::Owner;
-use crate::storage::{Movement, MovementKind, Summary, Total};
+use crate::storage::{Summary, Total};
 use crate::web::query::digits;
 
 use super::Shop;
 use super::docs::Guarded;
 use super::error::ApiError;
 use super::extract::Authenticated;
+use super::movement::MovementEntry;
 use super::unauthorized::Unauthorized;
 
 /// The largest page, and the longest list of counterparties in a summary.
@@ -47,111 +47,6 @@ pub struct HistoryResponse {
     #[serde(rename = "nextCursor")]
     #[schema(required)]
     next_cursor: Option<String>,
-}
-
-/// One movement of the user's coins; only received coins and the grant are gains. Which one it
-/// is, `type` says.
-#[derive(Serialize, ToSchema)]
-#[serde(untagged)]
-#[schema(discriminator(property_name = "type", mapping(
-    ("grant" = "#/components/schemas/GrantEntry"),
-    ("received" = "#/components/schemas/ReceivedEntry"),
-    ("sent" = "#/components/schemas/SentEntry"),
-    ("purchase" = "#/components/schemas/PurchaseEntry"),
-)))]
-pub enum MovementEntry {
-    Grant(GrantEntry),
-    Received(ReceivedEntry),
-    Sent(SentEntry),
-    Purchase(PurchaseEntry),
-}
-
-/// The coins that an account starts with.
-#[derive(Serialize, ToSchema)]
-pub struct GrantEntry {
-    #[serde(rename = "type")]
-    #[schema(inline)]
-    kind: GrantType,
-    /// At least 1.
-    #[schema(minimum = 1)]
-    amount: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    at: OffsetDateTime,
-}
-
-/// Coins from a colleague.
-#[derive(Serialize, ToSchema)]
-pub struct ReceivedEntry {
-    #[serde(rename = "type")]
-    #[schema(inline)]
-    kind: ReceivedType,
-    #[serde(rename = "fromUser")]
-    from_user: String,
-    /// At least 1.
-    #[schema(minimum = 1)]
-    amount: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    at: OffsetDateTime,
-}
-
-/// Coins to a colleague.
-#[derive(Serialize, ToSchema)]
-pub struct SentEntry {
-    #[serde(rename = "type")]
-    #[schema(inline)]
-    kind: SentType,
-    #[serde(rename = "toUser")]
-    to_user: String,
-    /// At least 1.
-    #[schema(minimum = 1)]
-    amount: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    at: OffsetDateTime,
-}
-
-/// One piece of merch, bought.
-#[derive(Serialize, ToSchema)]
-pub struct PurchaseEntry {
-    #[serde(rename = "type")]
-    #[schema(inline)]
-    kind: PurchaseType,
-    item: String,
-    /// At least 1.
-    #[schema(minimum = 1)]
-    amount: i64,
-    #[serde(with = "time::serde::rfc3339")]
-    #[schema(value_type = String, format = DateTime)]
-    at: OffsetDateTime,
-}
-
-// The one value that `type` has in an entry: generators of clients know no better way to say so
-// than an enum of one.
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum GrantType {
-    Grant,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum ReceivedType {
-    Received,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum SentType {
-    Sent,
-}
-
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-enum PurchaseType {
-    Purchase,
 }
 
 /// Every movement of one's coins, newest first, a page at a time.
@@ -243,7 +138,7 @@ pub async fn summary(
 }
 
 /// Nothing to show may mean that there is nobody to show it to.
-async fn make_sure_of(shop: &Shop, owner: &Owner) -> Result<(), ApiError> {
+pub(super) async fn make_sure_of(shop: &Shop, owner: &Owner) -> Result<(), ApiError> {
     match shop.database.account_exists(owner).await? {
         true => Ok(()),
         false => Err(ApiError::Unauthorized(Unauthorized::Invalid)),
@@ -266,31 +161,6 @@ impl Cursor {
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&URL_SAFE_NO_PAD.encode(self.0.to_be_bytes()))
-    }
-}
-
-impl From<Movement> for MovementEntry {
-    fn from(Movement { kind, amount, at, .. }: Movement) -> MovementEntry {
-        match kind {
-            MovementKind::Grant => {
-                MovementEntry::Grant(GrantEntry { kind: GrantType::Grant, amount, at })
-            }
-            MovementKind::Received { from } => MovementEntry::Received(ReceivedEntry {
-                kind: ReceivedType::Received,
-                from_user: from,
-                amount,
-                at,
-            }),
-            MovementKind::Sent { to } => {
-                MovementEntry::Sent(SentEntry { kind: SentType::Sent, to_user: to, amount, at })
-            }
-            MovementKind::Purchase { item } => MovementEntry::Purchase(PurchaseEntry {
-                kind: PurchaseType::Purchase,
-                item,
-                amount,
-                at,
-            }),
-        }
     }
 }
 
@@ -320,28 +190,6 @@ impl From<Summary> for SummaryResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_entry_says_first_of_which_kind_it_is() {
-        let entry = |kind| {
-            let at = OffsetDateTime::UNIX_EPOCH;
-            let entry = MovementEntry::from(Movement { id: 7, kind, amount: 10, at });
-            serde_json::to_string(&entry).unwrap()
-        };
-        let end = r#""amount":10,"at":"1970-01-01T00:00:00Z"}"#;
-        let alice = || "alice".to_owned();
-        for (kind, start) in [
-            (MovementKind::Grant, r#"{"type":"grant","#),
-            (MovementKind::Received { from: alice() }, r#"{"type":"received","fromUser":"alice","#),
-            (MovementKind::Sent { to: alice() }, r#"{"type":"sent","toUser":"alice","#),
-            (
-                MovementKind::Purchase { item: "cup".to_owned() },
-                r#"{"type":"purchase","item":"cup","#,
-            ),
-        ] {
-            assert_eq!(entry(kind), format!("{start}{end}"));
-        }
-    }
 
     #[test]
     fn a_cursor_survives_the_journey_and_nothing_else_passes_for_one() {

@@ -14,6 +14,7 @@ mod info;
 mod limits;
 mod merch;
 mod metrics;
+mod movement;
 mod observe;
 mod send_coin;
 mod server;
@@ -120,6 +121,7 @@ fn api() -> OpenApiRouter<Arc<Shop>> {
         .routes((schemas, paths, methods))
         .routes(routes!(merch::merch))
         .routes(routes!(history::history))
+        .routes(routes!(movement::movement))
         .routes(routes!(history::summary))
         .routes(routes!(health::live))
         .routes(routes!(health::ready))

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::{
-    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Owner,
-    STARTING_COINS, Username,
+    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, LogNumber,
+    Owner, STARTING_COINS, Username,
 };
 
 /// One thing asked of the ledger.
@@ -25,6 +25,21 @@ pub enum Command {
     },
     /// Move the coins of an account that exists.
     Order(Order),
+}
+
+impl Command {
+    /// The rows that it appends at most, of whatever table: by these a batch is measured. At
+    /// least 1.
+    pub fn weight(&self) -> usize {
+        match self {
+            // The user, the balance, the grant.
+            Command::OpenAccount { .. } => 3,
+            Command::Order(Order { action, key, .. }) => {
+                let rows = usize::from(action.is_ok()) + usize::from(key.is_some());
+                rows.max(1)
+            }
+        }
+    }
 }
 
 /// What somebody who is logged in asks for.
@@ -70,8 +85,9 @@ pub struct Answer {
 pub enum Receipt {
     /// The account was opened, with its starting grant, under this number.
     Opened(AccountId),
-    /// The coins left the account of whoever ordered.
-    Moved,
+    /// The coins left the account that ordered. The number is that of the movement's row; a
+    /// key that a release without numbers remembered has none.
+    Done(Option<LogNumber>),
 }
 
 /// Why a command changes nothing, in the order in which `execute` looks; `Display` is
@@ -116,6 +132,8 @@ pub enum Refusal {
 /// The rows that a batch touches, as its transaction read them.
 #[derive(Debug, Default)]
 pub struct Ledger {
+    /// The number of the newest row of the log.
+    pub head: LogNumber,
     /// Which books the rows are from.
     pub books: Option<BooksId>,
     /// Names of the accounts that orders come from.
@@ -137,13 +155,17 @@ pub struct Ledger {
 pub struct Remembered {
     /// Of the first request with this key; a replay must have the same.
     pub fingerprint: Fingerprint,
-    /// What the first request came to; a replay is answered the same.
-    pub outcome: Result<(), Refusal>,
+    /// What the first request came to; a replay is answered the same. The number is that of
+    /// its movement, where it is known.
+    pub outcome: Result<Option<LogNumber>, Refusal>,
 }
 
 /// What the batch changes; all of it is written, or none.
 #[derive(Debug, Default)]
 pub struct Changes {
+    /// The newest number when the batch was read, and the newest once it is written; the rows
+    /// of `opened` and `entries` have the numbers in between, in the order of their commands.
+    pub head: (LogNumber, LogNumber),
     /// New accounts, each username once, in the order of their commands.
     pub opened: Vec<Opened>,
     /// New balances, in the order of account numbers: every writer locks rows in the same
@@ -168,11 +190,15 @@ pub struct Opened {
     pub password_hash: Arc<str>,
     /// Its first balance and its first row of history, in coins.
     pub grant: Amount,
+    /// The number of that row.
+    pub number: LogNumber,
 }
 
 /// One movement of coins out of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Entry {
+    /// Its place in the log.
+    pub number: LogNumber,
     /// Who parted with the coins.
     pub from: AccountId,
     /// Never the account they came from.
@@ -221,7 +247,7 @@ pub enum Destination {
 /// assert_eq!(changes.balances[&alice].get(), 10);
 /// ```
 pub fn execute(mut ledger: Ledger, commands: &[Command]) -> (Vec<Answer>, Changes) {
-    let mut changes = Changes::default();
+    let mut changes = Changes { head: (ledger.head, ledger.head), ..Changes::default() };
     let answers = commands
         .iter()
         .map(|command| match command {
@@ -248,11 +274,13 @@ fn open_account(
     ledger.accounts.insert(username.clone(), id);
     ledger.owners.insert(id, username.clone());
     ledger.balances.insert(id, STARTING_COINS.into());
+    let number = changes.next_number();
     changes.opened.push(Opened {
         id,
         username: username.clone(),
         password_hash: password_hash.clone(),
         grant: STARTING_COINS,
+        number,
     });
     Ok(Receipt::Opened(id))
 }
@@ -273,7 +301,7 @@ fn place(ledger: &mut Ledger, changes: &mut Changes, order: &Order) -> Answer {
             return Answer { result: Err(Refusal::KeyReused), replayed: false };
         }
         Some((remembered, true)) => {
-            return Answer { result: remembered.outcome.map(|()| Receipt::Moved), replayed: true };
+            return Answer { result: remembered.outcome.map(Receipt::Done), replayed: true };
         }
         None => {}
     }
@@ -283,12 +311,15 @@ fn place(ledger: &mut Ledger, changes: &mut Changes, order: &Order) -> Answer {
         Ok(Action::Purchase { item }) => purchase(ledger, changes, by, held, item),
         Ok(Action::Transfer { to, amount }) => transfer(ledger, changes, by, held, to, *amount),
     };
-    if let Some((key, fingerprint)) = &order.key {
+    let outcome = outcome.map(Some);
+    if let Some((key, fingerprint)) = &order.key
+        && outcome.err().is_none_or(Refusal::is_remembered)
+    {
         let remembered = Remembered { fingerprint: *fingerprint, outcome };
         ledger.keys.insert((by, key.clone()), remembered);
         changes.remembered.push((by, key.clone(), remembered));
     }
-    Answer { result: outcome.map(|()| Receipt::Moved), replayed: false }
+    Answer { result: outcome.map(Receipt::Done), replayed: false }
 }
 
 fn purchase(
@@ -297,14 +328,13 @@ fn purchase(
     by: AccountId,
     held: Coins,
     item: &ItemName,
-) -> Result<(), Refusal> {
+) -> Result<LogNumber, Refusal> {
     let &(item, price) = ledger.merch.get(item).ok_or(Refusal::UnknownItem)?;
     let left = held.minus(price).ok_or(Refusal::InsufficientCoins)?;
 
     set_balance(ledger, changes, by, left);
     *changes.purchases.entry((by, item)).or_default() += 1;
-    changes.entries.push(Entry { from: by, to: Destination::Item(item), amount: price });
-    Ok(())
+    Ok(changes.enter(by, Destination::Item(item), price))
 }
 
 fn transfer(
@@ -314,7 +344,7 @@ fn transfer(
     held: Coins,
     to: &Username,
     amount: Amount,
-) -> Result<(), Refusal> {
+) -> Result<LogNumber, Refusal> {
     let &to = ledger.accounts.get(to).ok_or(Refusal::UnknownRecipient)?;
     if to == by {
         return Err(Refusal::SelfTransfer);
@@ -325,8 +355,7 @@ fn transfer(
 
     set_balance(ledger, changes, by, left);
     set_balance(ledger, changes, to, received);
-    changes.entries.push(Entry { from: by, to: Destination::Account(to), amount });
-    Ok(())
+    Ok(changes.enter(by, Destination::Account(to), amount))
 }
 
 fn set_balance(ledger: &mut Ledger, changes: &mut Changes, account: AccountId, coins: Coins) {
@@ -365,6 +394,12 @@ impl Refusal {
         }
     }
 
+    /// Whether the outcome of a request with an idempotency key may be this one: all but those
+    /// that say who is asking, or what of.
+    pub fn is_remembered(self) -> bool {
+        !matches!(self, Refusal::UsernameTaken | Refusal::UnknownAccount | Refusal::KeyReused)
+    }
+
     /// The refusal whose code this is.
     pub fn from_code(code: &str) -> Option<Refusal> {
         Self::ALL.into_iter().find(|refusal| refusal.code() == code)
@@ -375,6 +410,17 @@ impl Changes {
     /// Nothing to write.
     pub fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.entries.is_empty() && self.remembered.is_empty()
+    }
+
+    fn next_number(&mut self) -> LogNumber {
+        self.head.1.0 += 1;
+        self.head.1
+    }
+
+    fn enter(&mut self, from: AccountId, to: Destination, amount: Amount) -> LogNumber {
+        let number = self.next_number();
+        self.entries.push(Entry { number, from, to, amount });
+        number
     }
 }
 

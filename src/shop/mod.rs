@@ -20,6 +20,11 @@ pub use username::{InvalidUsername, Username};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(pub i64);
 
+/// The number of a row of the log, at least 1. All append-only rows share one series, without
+/// gaps and in the order in which they were committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogNumber(pub i64);
+
 /// An item's number in the database (`merch.id`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ItemId(pub i16);

@@ -20,17 +20,21 @@ pub struct Audit {
 pub struct Totals {
     /// Rows of `users`.
     pub users: i64,
-    /// Rows of `history`: grants, transfers and purchases.
+    /// Rows of `history`.
     pub movements: i64,
-    /// Coins that came from nobody.
+    /// Coins that grants brought into circulation.
     pub granted: i128,
+    /// Coins that corrections took out of circulation.
+    pub corrected: i128,
     /// Coins in all balances.
     pub held: i128,
     /// Coins that purchases took out of circulation.
     pub spent: i128,
-    /// Moved from user to user.
+    /// Coins that refunds gave back.
+    pub refunded: i128,
+    /// Moved from user to user, there and back.
     pub transferred: i128,
-    /// Items bought.
+    /// Items that people own.
     pub items: i128,
 }
 
@@ -62,31 +66,54 @@ impl Audit {
         lies.extend(inventories_that_lie(session.statements()).await?);
         lies.extend(rows_below_zero(session.statements()).await?);
         lies.extend(grants_too_many(session.statements()).await?);
-        if totals.granted != totals.held + totals.spent {
-            lies.push(Lie(format!(
-                "{} coins were granted, but {} are held and {} were spent",
-                totals.granted, totals.held, totals.spent
-            )));
-        }
+        lies.extend(shapes_that_lie(session.statements()).await?);
+        lies.extend(undone_wrongly(session.statements()).await?);
+        lies.extend(undone_twice(session.statements()).await?);
+        lies.extend(numbers_that_lie(session).await?);
+        lies.extend(totals.lie());
         Ok(Audit { totals, lies })
+    }
+}
+
+impl Totals {
+    /// What came into circulation is there, or went out of it again.
+    fn lie(&self) -> Option<Lie> {
+        let Totals { granted, corrected, held, spent, refunded, .. } = self;
+        (granted - corrected != held + spent - refunded).then(|| {
+            let corrections = match corrected {
+                0 => String::new(),
+                _ => format!(" and {corrected} taken back"),
+            };
+            let refunds = match refunded {
+                0 => String::new(),
+                _ => format!(", {refunded} of them refunded"),
+            };
+            Lie(format!(
+                "{granted} coins were granted{corrections}, but {held} are held and {spent} were \
+                 spent{refunds}"
+            ))
+        })
     }
 }
 
 async fn totals(statements: Statements<'_>) -> Result<Totals, StorageError> {
     // Sums of int8 are numeric, which travels best as text.
-    let row: (i64, i64, String, String, String, String, String) = sqlx::query_as(
+    type Row = (i64, i64, String, String, String, String, String, String, String);
+    let row: Row = sqlx::query_as(
         "SELECT (SELECT count(*) FROM users),
                 count(*),
-                coalesce(sum(amount) FILTER (WHERE from_id IS NULL), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE from_id IS NULL AND item_id IS NULL), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE to_id IS NULL AND item_id IS NULL), 0)::text,
                 (SELECT coalesce(sum(coins), 0)::text FROM balance),
-                coalesce(sum(amount) FILTER (WHERE to_id IS NULL), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE to_id IS NULL AND item_id IS NOT NULL), 0)::text,
+                coalesce(sum(amount) FILTER (WHERE from_id IS NULL AND item_id IS NOT NULL), 0)::text,
                 coalesce(sum(amount) FILTER (WHERE from_id IS NOT NULL AND to_id IS NOT NULL), 0)::text,
                 (SELECT coalesce(sum(quantity), 0)::text FROM inventory)
          FROM history",
     )
     .fetch_one(statements)
     .await?;
-    let (users, movements, granted, held, spent, transferred, items) = row;
+    let (users, movements, granted, corrected, held, spent, refunded, transferred, items) = row;
     let number = |text: String| {
         text.parse::<i128>().map_err(|_| StorageError::Unexpected(format!("not a sum: {text}")))
     };
@@ -94,8 +121,10 @@ async fn totals(statements: Statements<'_>) -> Result<Totals, StorageError> {
         users,
         movements,
         granted: number(granted)?,
+        corrected: number(corrected)?,
         held: number(held)?,
         spent: number(spent)?,
+        refunded: number(refunded)?,
         transferred: number(transferred)?,
         items: number(items)?,
     })
@@ -135,15 +164,17 @@ async fn balances_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, Stora
         .collect())
 }
 
-/// Users who own another number of an item than they bought.
+/// Users who own another number of an item than they bought and did not give back.
 async fn inventories_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, i16, i64, i64)> = sqlx::query_as(
         "SELECT coalesce(owned.user_id, bought.user_id), coalesce(owned.item_id, bought.item_id),
                 coalesce(owned.quantity, 0), coalesce(bought.quantity, 0)
          FROM inventory AS owned
          FULL JOIN (
-             SELECT from_id AS user_id, item_id, count(*) AS quantity
-             FROM history WHERE to_id IS NULL GROUP BY from_id, item_id
+             SELECT coalesce(from_id, to_id) AS user_id, item_id,
+                    count(*) FILTER (WHERE from_id IS NOT NULL)
+                    - count(*) FILTER (WHERE from_id IS NULL) AS quantity
+             FROM history WHERE item_id IS NOT NULL GROUP BY 1, 2
          ) AS bought ON bought.user_id = owned.user_id AND bought.item_id = owned.item_id
          WHERE coalesce(owned.quantity, 0) <> coalesce(bought.quantity, 0)
          ORDER BY 1, 2 LIMIT $1",
@@ -175,10 +206,12 @@ async fn rows_below_zero(statements: Statements<'_>) -> Result<Vec<Lie>, Storage
     Ok(rows.into_iter().map(|(what, id, number)| Lie(format!("{what} {id} is {number}"))).collect())
 }
 
-/// Users who were granted more than once: coins minted by an entry that balances.
+/// Users who were granted more than once with no name to it: coins minted by an entry that
+/// balances.
 async fn grants_too_many(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT to_id, count(*) FROM history WHERE from_id IS NULL AND to_id IS NOT NULL
+        "SELECT to_id, count(*) FROM history
+         WHERE from_id IS NULL AND to_id IS NOT NULL AND item_id IS NULL AND actor_id IS NULL
          GROUP BY to_id HAVING count(*) > 1 ORDER BY 1 LIMIT $1",
     )
     .bind(LIES_SHOWN)
@@ -187,5 +220,84 @@ async fn grants_too_many(statements: Statements<'_>) -> Result<Vec<Lie>, Storage
     Ok(rows
         .into_iter()
         .map(|(user, grants)| Lie(format!("user {user} was granted coins {grants} times")))
+        .collect())
+}
+
+/// Rows of the history that are none of the six kinds of movement.
+async fn shapes_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64,)> = sqlx::query_as(
+        "SELECT id FROM history
+         WHERE CASE WHEN ref IS NULL
+             THEN (from_id IS NULL AND to_id IS NULL)
+               OR (item_id IS NOT NULL AND (from_id IS NULL OR to_id IS NOT NULL))
+             ELSE to_id IS NULL OR (from_id IS NULL) = (item_id IS NULL)
+         END
+         ORDER BY id LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(statements)
+    .await?;
+    Ok(rows.into_iter().map(|(id,)| Lie(format!("movement {id} is of no kind"))).collect())
+}
+
+/// Refunds of what was not bought like that, and reversals of what was not sent like that.
+async fn undone_wrongly(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64, bool, i64)> = sqlx::query_as(
+        "SELECT undo.id, undo.item_id IS NOT NULL, undo.ref
+         FROM history AS undo LEFT JOIN history AS done ON done.id = undo.ref
+         WHERE undo.ref IS NOT NULL AND (
+             done.id IS NULL OR done.ref IS NOT NULL OR done.id > undo.id
+             OR done.from_id IS DISTINCT FROM undo.to_id
+             OR done.to_id IS DISTINCT FROM undo.from_id
+             OR done.item_id IS DISTINCT FROM undo.item_id
+             OR done.amount <> undo.amount
+         )
+         ORDER BY 1 LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(statements)
+    .await?;
+    let lie = |(id, is_refund, undone)| {
+        let kind = if is_refund { "refund" } else { "reversal" };
+        Lie(format!("{kind} {id} does not undo movement {undone}"))
+    };
+    Ok(rows.into_iter().map(lie).collect())
+}
+
+/// Movements that were undone more than once.
+async fn undone_twice(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT ref, count(*) FROM history WHERE ref IS NOT NULL
+         GROUP BY ref HAVING count(*) > 1 ORDER BY 1 LIMIT $1",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(statements)
+    .await?;
+    let lie = |(id, times)| Lie(format!("movement {id} was undone {times} times"));
+    Ok(rows.into_iter().map(lie).collect())
+}
+
+/// Rows of the log beyond its head, and numbers that were given out twice.
+async fn numbers_that_lie(session: &mut Session) -> Result<Vec<Lie>, StorageError> {
+    let heads: Vec<(i64,)> =
+        sqlx::query_as("SELECT id FROM log_head").fetch_all(session.statements()).await?;
+    let [(head,)] = heads[..] else {
+        return Ok(vec![Lie(format!("the log has {} heads", heads.len()))]);
+    };
+    let rows: Vec<(i64, i64)> = sqlx::query_as(
+        "(SELECT id, 1::int8 FROM history WHERE id > $1 OR id < 1 ORDER BY id LIMIT $2)
+         UNION ALL
+         (SELECT id, count(*) FROM history GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT $2)",
+    )
+    .bind(head)
+    .bind(LIES_SHOWN)
+    .fetch_all(session.statements())
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|(id, times)| match times {
+            1 => Lie(format!("movement {id} is beyond the head of the log, {head}")),
+            _ => Lie(format!("number {id} was given out {times} times")),
+        })
         .collect())
 }

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use crate::shop::Owner;
+use crate::shop::{AccountId, LogNumber, Owner};
 
 use super::{Database, StorageError};
 
@@ -19,6 +19,8 @@ pub struct Movement {
     pub kind: MovementKind,
     /// At least 1.
     pub amount: i64,
+    /// The movement that this one undoes.
+    pub undoes: Option<i64>,
     /// When its transaction began, by the clock of the database.
     pub at: OffsetDateTime,
 }
@@ -26,8 +28,10 @@ pub struct Movement {
 /// What moved the coins, with the other user's or the item's name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MovementKind {
-    /// The coins that an account starts with: gained.
+    /// Coins from the company, those that an account starts with among them: gained.
     Grant,
+    /// Coins that the company took back: lost.
+    Correction,
     /// A transfer to the account: gained.
     Received {
         /// The giver's username.
@@ -38,8 +42,23 @@ pub enum MovementKind {
         /// The recipient's username.
         to: String,
     },
+    /// A transfer from the account, undone: gained.
+    GotBack {
+        /// The recipient's username, from whom the coins come back.
+        from: String,
+    },
+    /// A transfer to the account, undone: lost.
+    GaveBack {
+        /// The giver's username, to whom the coins go back.
+        to: String,
+    },
     /// One piece was bought: lost.
     Purchase {
+        /// The item's name in the catalogue.
+        item: String,
+    },
+    /// A purchase, undone: gained.
+    Refund {
         /// The item's name in the catalogue.
         item: String,
     },
@@ -74,6 +93,43 @@ pub struct Total {
     pub transfers: i64,
 }
 
+/// A row of the history as one of its accounts sees it.
+#[derive(sqlx::FromRow)]
+struct Row {
+    id: i64,
+    from_id: Option<i64>,
+    to_id: Option<i64>,
+    #[sqlx(rename = "ref")]
+    undoes: Option<i64>,
+    amount: i64,
+    created_at: OffsetDateTime,
+    /// The name of the other account, if there is one.
+    counterparty: Option<String>,
+    /// The name of the item, if there is one.
+    item: Option<String>,
+}
+
+/// Reads `Row`s out of rows of the history that account `$1` has a part in; none if it is not that
+/// of the name `$3` in the books `$4`.
+macro_rules! rows_from {
+    ($rows:literal, $order:literal) => {
+        concat!(
+            "SELECT id, from_id, to_id, ref, amount, created_at,
+                    (SELECT username FROM users
+                     WHERE users.id = CASE WHEN from_id = $1 THEN to_id ELSE from_id END)
+                    AS counterparty,
+                    (SELECT name FROM merch WHERE merch.id = item_id) AS item
+             FROM ",
+            $rows,
+            " AS movement
+             WHERE EXISTS (SELECT 1 FROM users, identity
+                           WHERE users.id = $1 AND username = $3
+                           AND identity.id = $4 AND single AND table_oid = identity.tableoid) ",
+            $order
+        )
+    };
+}
+
 impl Database {
     /// At most `limit` movements of the account of `owner` older than movement `before`; none
     /// if it is not theirs.
@@ -83,47 +139,39 @@ impl Database {
         before: i64,
         limit: u16,
     ) -> Result<Page, StorageError> {
-        // Each branch reads its own index backwards and stops after a page.
+        // Each branch reads its own index backwards and stops after a page. In this order:
+        // grants and refunds; transfers and reversals to the account; those from it, and
+        // corrections; purchases.
         let one_more = i64::from(limit) + 1;
-        type Row = (i64, i16, Option<String>, i64, OffsetDateTime);
+        let account = owner.account;
         let owner = owner.clone();
         let rows: Vec<Row> = self
             .run(move |connection| {
                 let owner = owner.clone();
                 Box::pin(async move {
-                    sqlx::query_as(
-                        "SELECT id, kind, CASE kind
-                         WHEN 1 THEN (SELECT username FROM users WHERE users.id = other_id)
-                         WHEN 2 THEN (SELECT username FROM users WHERE users.id = other_id)
-                         WHEN 3 THEN (SELECT name FROM merch WHERE merch.id = other_id)
-                     END, amount, created_at
-                     FROM (
-                         (SELECT id, 0::int2 AS kind, 0::int8 AS other_id, amount, created_at
-                          FROM history WHERE to_id = $1 AND from_id IS NULL AND id < $2
-                          ORDER BY id DESC LIMIT $3)
-                         UNION ALL
-                         (SELECT id, 1::int2, from_id, amount, created_at
-                          FROM history WHERE to_id = $1 AND from_id IS NOT NULL AND id < $2
-                          ORDER BY id DESC LIMIT $3)
-                         UNION ALL
-                         (SELECT id, 2::int2, to_id, amount, created_at
-                          FROM history WHERE from_id = $1 AND item_id IS NULL AND id < $2
-                          ORDER BY id DESC LIMIT $3)
-                         UNION ALL
-                         (SELECT id, 3::int2, item_id, amount, created_at
-                          FROM history WHERE from_id = $1 AND to_id IS NULL AND id < $2
-                          ORDER BY id DESC LIMIT $3)
-                     ) AS movement
-                     WHERE EXISTS (SELECT 1 FROM users, identity
-                                   WHERE users.id = $1 AND username = $4
-                                   AND identity.id = $5 AND single AND table_oid = identity.tableoid)
-                     ORDER BY id DESC LIMIT $3",
-                    )
+                    sqlx::query_as(rows_from!(
+                        "((SELECT * FROM history
+                           WHERE to_id = $1 AND from_id IS NULL AND id < $2
+                           ORDER BY id DESC LIMIT $5)
+                          UNION ALL
+                          (SELECT * FROM history
+                           WHERE to_id = $1 AND from_id IS NOT NULL AND id < $2
+                           ORDER BY id DESC LIMIT $5)
+                          UNION ALL
+                          (SELECT * FROM history
+                           WHERE from_id = $1 AND item_id IS NULL AND id < $2
+                           ORDER BY id DESC LIMIT $5)
+                          UNION ALL
+                          (SELECT * FROM history
+                           WHERE from_id = $1 AND to_id IS NULL AND item_id IS NOT NULL AND id < $2
+                           ORDER BY id DESC LIMIT $5))",
+                        "ORDER BY id DESC LIMIT $5"
+                    ))
                     .bind(owner.account.0)
                     .bind(before)
-                    .bind(one_more)
                     .bind(owner.username.as_str())
                     .bind(owner.books.0)
+                    .bind(one_more)
                     .fetch_all(connection)
                     .await
                 })
@@ -131,21 +179,36 @@ impl Database {
             .await?;
 
         let more = rows.len() > usize::from(limit);
-        let movements = rows
-            .into_iter()
-            .take(usize::from(limit))
-            .map(|(id, kind, name, amount, at)| {
-                let name = name.unwrap_or_default();
-                let kind = match kind {
-                    0 => MovementKind::Grant,
-                    1 => MovementKind::Received { from: name },
-                    2 => MovementKind::Sent { to: name },
-                    _ => MovementKind::Purchase { item: name },
-                };
-                Movement { id, kind, amount, at }
+        let page = rows.into_iter().take(usize::from(limit));
+        Ok(Page { movements: page.map(|row| row.seen_by(account)).collect(), more })
+    }
+
+    /// Movement `number`, if the account of `owner` has a part in it, and is theirs.
+    pub async fn history_fetch(
+        &self,
+        owner: &Owner,
+        number: LogNumber,
+    ) -> Result<Option<Movement>, StorageError> {
+        let account = owner.account;
+        let owner = owner.clone();
+        let row: Option<Row> = self
+            .run(move |connection| {
+                let owner = owner.clone();
+                Box::pin(async move {
+                    sqlx::query_as(rows_from!(
+                        "(SELECT * FROM history WHERE id = $2 AND (from_id = $1 OR to_id = $1))",
+                        ""
+                    ))
+                    .bind(owner.account.0)
+                    .bind(number.0)
+                    .bind(owner.username.as_str())
+                    .bind(owner.books.0)
+                    .fetch_optional(connection)
+                    .await
+                })
             })
-            .collect();
-        Ok(Page { movements, more })
+            .await?;
+        Ok(row.map(|row| row.seen_by(account)))
     }
 
     /// The `limit` counterparties with the largest totals, each way, of the newest million of
@@ -161,7 +224,8 @@ impl Database {
             .run(move |connection| {
                 let owner = owner.clone();
                 Box::pin(async move {
-                    // Coins that went back and forth may add up to more than they are.
+                    // Coins that went back and forth may add up to more than they are. What is sent
+                    // to nobody is a correction; decision 4 says why that is not put plainly.
                     sqlx::query_as(
                         "SELECT * FROM (
                      (SELECT true, username, amount, transfers
@@ -175,7 +239,7 @@ impl Database {
                      (SELECT false, username, amount, transfers
                       FROM (SELECT to_id, LEAST(sum(amount), 9223372036854775807)::int8 AS amount, count(*) AS transfers
                             FROM (SELECT to_id, amount FROM history
-                                  WHERE from_id = $1 AND item_id IS NULL
+                                  WHERE from_id = $1 AND item_id IS NULL AND coalesce(to_id, 0) > 0
                                   ORDER BY id DESC LIMIT $3) AS newest
                             GROUP BY to_id ORDER BY 2 DESC, 1 LIMIT $2) AS total
                       JOIN users ON users.id = to_id)
@@ -202,5 +266,33 @@ impl Database {
             side.push(Total { username, amount, transfers });
         }
         Ok(summary)
+    }
+}
+
+impl Row {
+    /// Which nulls a row has tells its kind; the schema allows no other rows.
+    fn seen_by(self, account: AccountId) -> Movement {
+        let counterparty = self.counterparty.unwrap_or_default();
+        let kind = match (self.from_id, self.to_id, self.item, self.undoes) {
+            (None, _, None, _) => MovementKind::Grant,
+            (None, _, Some(item), _) => MovementKind::Refund { item },
+            (Some(_), None, None, _) => MovementKind::Correction,
+            (Some(_), None, Some(item), _) => MovementKind::Purchase { item },
+            (Some(from), Some(_), _, None) if from == account.0 => {
+                MovementKind::Sent { to: counterparty }
+            }
+            (Some(_), Some(_), _, None) => MovementKind::Received { from: counterparty },
+            (Some(from), Some(_), _, Some(_)) if from == account.0 => {
+                MovementKind::GaveBack { to: counterparty }
+            }
+            (Some(_), Some(_), _, Some(_)) => MovementKind::GotBack { from: counterparty },
+        };
+        Movement {
+            id: self.id,
+            kind,
+            amount: self.amount,
+            undoes: self.undoes,
+            at: self.created_at,
+        }
     }
 }

@@ -16,9 +16,9 @@ pub struct Info {
     pub version: i64,
     /// Items and how many of each, in the catalogue's order.
     pub inventory: Vec<(String, i64)>,
-    /// From whom, and how many coins.
+    /// Transfers and reversals: from whom, and how many coins.
     pub received: Vec<(Username, i64)>,
-    /// To whom, and how many coins.
+    /// Transfers and reversals: to whom, and how many coins.
     pub sent: Vec<(Username, i64)>,
 }
 
@@ -31,6 +31,7 @@ impl Database {
         history_limit: i64,
     ) -> Result<Option<Info>, StorageError> {
         // One row with columns of lists: half the work of two hundred rows, on either side.
+        // What is sent to nobody is a correction; decision 4 says why that is not put plainly.
         type Row = (i64, i64, Vec<String>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>, Vec<i64>);
         let owner = owner.clone();
         let row: Option<Row> = self
@@ -51,7 +52,8 @@ impl Database {
                                 ORDER BY id DESC LIMIT $2) AS newest) AS earned (senders, received),
                          (SELECT array_agg(to_id ORDER BY id DESC), array_agg(amount ORDER BY id DESC)
                           FROM (SELECT id, to_id, amount
-                                FROM history WHERE from_id = $1 AND item_id IS NULL
+                                FROM history
+                                WHERE from_id = $1 AND item_id IS NULL AND coalesce(to_id, 0) > 0
                                 ORDER BY id DESC LIMIT $2) AS newest) AS given (recipients, sent)
                          WHERE balance.user_id = $1 AND users.id = $1 AND username = $3
                          AND identity.id = $4 AND single AND table_oid = identity.tableoid",

@@ -6,7 +6,8 @@ use crate::shop::ledger::{
     Action, Changes, Command, Destination, Ledger, Order, Refusal, Remembered,
 };
 use crate::shop::{
-    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, Username,
+    AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, LogNumber,
+    Username,
 };
 
 use super::names::{Known, Names};
@@ -16,21 +17,67 @@ use super::{StorageError, Transaction};
 /// `outcome` of an idempotency key whose request was carried out.
 const DONE: &str = "done";
 
+/// One row of what a batch reads; what it means is up to its kind.
+#[derive(sqlx::FromRow)]
+struct Read {
+    kind: i16,
+    /// Of the account, the item or the newest row of the log.
+    id: i64,
+    /// Coins, a price, or the number that a key stands for.
+    number: Option<i64>,
+    /// Of the account or the item, or the key itself.
+    name: Option<String>,
+    /// Of a key's request, or which books these are.
+    bytes: Option<Vec<u8>>,
+    outcome: Option<String>,
+}
+
+const BALANCE: i16 = 0;
+const ACCOUNT: i16 = 1;
+const ITEM: i16 = 2;
+const KEY: i16 = 3;
+const RESERVED: i16 = 4;
+const HEAD: i16 = 5;
+const BOOKS: i16 = 6;
+/// An account whose name a new one would not have.
+const SPELLED: i16 = 7;
+
 impl Transaction<'_> {
-    /// Reads every balance, account, price and idempotency key that `commands` mention,
-    /// and reserves an account number for each newcomer.
+    /// Reads the head of the log, which books these are, and every balance, account, price and
+    /// idempotency key that `commands` mention, and reserves an account number for each newcomer.
     pub async fn ledger_fetch(&mut self, commands: &[Command]) -> Result<Ledger, StorageError> {
         let mut ledger = Ledger::default();
         let names = self.writer.database.names().clone();
         let known = names.known();
         let mentioned = Mentioned::by(commands, known, &names, &mut ledger);
-        // kind, id, number, name, fingerprint, outcome: one shape for all seven reads.
-        type Row = (i16, i64, i64, Option<String>, Option<Vec<u8>>, Option<String>);
-        let rows: Vec<Row> = self
-            .writer
+        let rows = self.rows_fetch(&mentioned).await?;
+
+        let mut others = Vec::new();
+        for row in rows {
+            let (kind, id) = (row.kind, row.id);
+            row.enter(known, &names, &mut others, &mut ledger).ok_or_else(|| {
+                StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
+            })?;
+        }
+        mentioned.settle_spellings(&others, &mut ledger);
+        if ledger.books.is_none() || ledger.books != known.books.map(|books| books.id) {
+            // What was remembered, and is in the ledger now, was of others.
+            self.writer.leave();
+            return Err(StorageError::Unavailable("these are not the books they were".into()));
+        }
+        Ok(ledger)
+    }
+
+    async fn rows_fetch(&mut self, mentioned: &Mentioned<'_>) -> Result<Vec<Read>, sqlx::Error> {
+        self.writer
             .within_patience(async |connection| {
                 sqlx::query_as(
-                    "SELECT 0::int2, user_id, coins, NULL::text, NULL::bytea, NULL::text
+                    "/* ledger_fetch */
+                     SELECT 5::int2 AS kind, id, NULL::int8 AS number, NULL::text AS name,
+                            NULL::bytea AS bytes, NULL::text AS outcome
+                     FROM log_head WHERE single
+                     UNION ALL
+                     SELECT 0::int2, user_id, coins, NULL, NULL, NULL
                      FROM balance WHERE user_id = ANY($1)
                      UNION ALL
                      SELECT 1::int2, users.id, balance.coins, users.username, NULL, NULL
@@ -40,21 +87,21 @@ impl Transaction<'_> {
                      SELECT 2::int2, id, price, name, NULL, NULL
                      FROM merch WHERE name = ANY($3)
                      UNION ALL
-                     SELECT 3::int2, k.user_id, 0, k.key, k.fingerprint, k.outcome
+                     SELECT 3::int2, k.user_id, k.number, k.key, k.fingerprint, k.outcome
                      FROM unnest($4::int8[], $5::text[]) AS wanted (user_id, key)
                      JOIN idempotency_keys k
                        ON k.user_id = wanted.user_id AND k.key = wanted.key
                      WHERE k.created_at > now() - interval '7 days'
                      UNION ALL
-                     SELECT 4::int2, nextval('users_id_seq'), 0, newcomer.username, NULL, NULL
+                     SELECT 4::int2, nextval('users_id_seq'), NULL, newcomer.username, NULL, NULL
                      FROM unnest($6::text[]) AS newcomer (username)
                      WHERE NOT EXISTS
                        (SELECT 1 FROM users WHERE users.username = newcomer.username)
                      UNION ALL
-                     SELECT 5::int2, 0, 0, NULL, uuid_send(id), NULL
+                     SELECT 6::int2, 0, NULL, NULL, uuid_send(id), NULL
                      FROM identity WHERE single AND table_oid = identity.tableoid
                      UNION ALL
-                     SELECT 6::int2, users.id, balance.coins, users.username, NULL, NULL
+                     SELECT 7::int2, users.id, balance.coins, users.username, NULL, NULL
                      FROM users JOIN balance ON balance.user_id = users.id
                      WHERE normalize(users.username, NFKC) = ANY($7)
                      AND users.username IS NOT NFKC NORMALIZED",
@@ -69,97 +116,28 @@ impl Transaction<'_> {
                 .fetch_all(connection)
                 .await
             })
-            .await?;
-
-        let mut others = Vec::new();
-        for (kind, id, number, name, fingerprint, outcome) in rows {
-            let name = name.as_deref();
-            let account = AccountId(id);
-            let understood = match kind {
-                0 => balance(number).map(|coins| {
-                    ledger.balances.insert(account, coins);
-                }),
-                1 | 6 => username(name).zip(balance(number)).map(|(username, coins)| {
-                    if kind == 6 {
-                        others.push((username.clone(), account));
-                    }
-                    names.remember(known, account, &username);
-                    ledger.owners.insert(account, username.clone());
-                    ledger.accounts.insert(username, account);
-                    ledger.balances.insert(account, coins);
-                }),
-                2 => merch(id, number, name).map(|(name, item, price)| {
-                    ledger.merch.insert(name, (item, price));
-                }),
-                3 => remembered(name, fingerprint, outcome).map(|(key, remembered)| {
-                    ledger.keys.insert((account, key), remembered);
-                }),
-                4 => username(name).map(|username| {
-                    ledger.reserved.insert(username, account);
-                }),
-                _ => books(fingerprint).map(|books| ledger.books = Some(books)),
-            };
-            understood.ok_or_else(|| {
-                StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
-            })?;
-        }
-        mentioned.settle_spellings(&others, &mut ledger);
-        if ledger.books.is_none() || ledger.books != known.books.map(|books| books.id) {
-            // What was remembered, and is in the ledger now, was of others.
-            self.writer.leave();
-            return Err(StorageError::Unavailable("these are not the books they were".into()));
-        }
-        Ok(ledger)
+            .await
     }
 
-    /// Writes `changes`, and that this batch wrote them.
+    /// Writes `changes`, and that this batch wrote them. A conflict where the head of the log
+    /// is not the one that was read.
     pub async fn ledger_write(&mut self, changes: &Changes) -> Result<(), StorageError> {
         self.wrote = true;
         if !changes.opened.is_empty() {
             self.accounts_insert_many(changes).await?;
         }
-
-        let (user_ids, coins): (Vec<i64>, Vec<i64>) =
-            changes.balances.iter().map(|(account, coins)| (account.0, coins.get())).unzip();
-        let mut owners = Vec::with_capacity(changes.purchases.len());
-        let mut items = Vec::with_capacity(changes.purchases.len());
-        let mut quantities = Vec::with_capacity(changes.purchases.len());
-        for ((account, item), quantity) in &changes.purchases {
-            owners.push(account.0);
-            items.push(item.0);
-            quantities.push(*quantity);
-        }
-        let mut from_ids = Vec::with_capacity(changes.entries.len());
-        let mut to_ids = Vec::with_capacity(changes.entries.len());
-        let mut item_ids = Vec::with_capacity(changes.entries.len());
-        let mut amounts = Vec::with_capacity(changes.entries.len());
-        for entry in &changes.entries {
-            let (to, item) = match entry.to {
-                Destination::Account(to) => (Some(to.0), None),
-                Destination::Item(item) => (None, Some(item.0)),
-            };
-            from_ids.push(entry.from.0);
-            to_ids.push(to);
-            item_ids.push(item);
-            amounts.push(entry.amount.get());
-        }
-        let mut key_owners = Vec::with_capacity(changes.remembered.len());
-        let mut keys = Vec::with_capacity(changes.remembered.len());
-        let mut fingerprints = Vec::with_capacity(changes.remembered.len());
-        let mut outcomes = Vec::with_capacity(changes.remembered.len());
-        for (account, key, remembered) in &changes.remembered {
-            key_owners.push(account.0);
-            keys.push(key.as_str());
-            fingerprints.push(remembered.fingerprint.0.as_slice());
-            outcomes.push(remembered.outcome.map_or_else(Refusal::code, |()| DONE));
-        }
-
+        let rows = Rows::of(changes);
         let (writer, batch) = (self.writer.id, self.writer.batch);
-        let moved: i64 = self
+        let (head, new_head) = changes.head;
+        let (moved, head_moved): (i64, bool) = self
             .writer
             .within_patience(async |connection| {
-                sqlx::query_scalar(
-                    "WITH moved AS (
+                sqlx::query_as(
+                    "/* ledger_write */
+                     WITH head AS (
+                         UPDATE log_head SET id = $17 WHERE single AND id = $16
+                         RETURNING 1
+                     ), moved AS (
                          UPDATE balance SET coins = new.coins, version = balance.version + 1
                          FROM unnest($1::int8[], $2::int8[]) AS new (user_id, coins)
                          WHERE balance.user_id = new.user_id
@@ -170,56 +148,65 @@ impl Transaction<'_> {
                          ON CONFLICT (user_id, item_id)
                          DO UPDATE SET quantity = inventory.quantity + excluded.quantity
                      ), recorded AS (
-                         INSERT INTO history (from_id, to_id, item_id, amount)
-                         SELECT from_id, to_id, item_id, amount
-                         FROM unnest($6::int8[], $7::int8[], $8::int2[], $9::int8[])
-                              WITH ORDINALITY
-                              AS new (from_id, to_id, item_id, amount, position)
-                         ORDER BY position
+                         INSERT INTO history (id, from_id, to_id, item_id, amount)
+                         SELECT new.*
+                         FROM head, unnest($6::int8[], $7::int8[], $8::int8[], $9::int2[], $10::int8[])
+                              AS new (id, from_id, to_id, item_id, amount)
                      ), remembered AS (
-                         INSERT INTO idempotency_keys (user_id, key, fingerprint, outcome)
-                         SELECT * FROM unnest($10::int8[], $11::text[], $12::bytea[], $13::text[])
+                         INSERT INTO idempotency_keys (user_id, key, fingerprint, outcome, number)
+                         SELECT *
+                         FROM unnest($11::int8[], $12::text[], $13::bytea[], $14::text[], $15::int8[])
                          ON CONFLICT (user_id, key)
                          DO UPDATE SET fingerprint = excluded.fingerprint,
                                        outcome = excluded.outcome,
+                                       number = excluded.number,
                                        created_at = excluded.created_at
                      )
-                     INSERT INTO writers (id, batch) VALUES ($14, $15)
+                     INSERT INTO writers (id, batch) VALUES ($18, $19)
                      ON CONFLICT (id)
                      DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
-                     RETURNING (SELECT count(*) FROM moved)",
+                     RETURNING (SELECT count(*) FROM moved), EXISTS (SELECT FROM head)",
                 )
-                .bind(&user_ids)
-                .bind(&coins)
-                .bind(&owners)
-                .bind(&items)
-                .bind(&quantities)
-                .bind(&from_ids)
-                .bind(&to_ids)
-                .bind(&item_ids)
-                .bind(&amounts)
-                .bind(&key_owners)
-                .bind(&keys)
-                .bind(&fingerprints)
-                .bind(&outcomes)
+                .bind(&rows.user_ids)
+                .bind(&rows.coins)
+                .bind(&rows.owners)
+                .bind(&rows.items)
+                .bind(&rows.quantities)
+                .bind(&rows.numbers)
+                .bind(&rows.from_ids)
+                .bind(&rows.to_ids)
+                .bind(&rows.item_ids)
+                .bind(&rows.amounts)
+                .bind(&rows.key_owners)
+                .bind(&rows.keys)
+                .bind(&rows.fingerprints)
+                .bind(&rows.outcomes)
+                .bind(&rows.key_numbers)
+                .bind(head.0)
+                .bind(new_head.0)
                 .bind(writer)
                 .bind(batch)
                 .fetch_one(connection)
                 .await
             })
             .await?;
+        // Under SERIALIZABLE the database says so itself; this does not lean on it.
+        if !head_moved {
+            return Err(StorageError::Conflict { sqlstate: "40001".into() });
+        }
         // What the history's foreign keys would say, said once for the whole batch: every
         // account that an entry names is among the balances.
-        if moved != user_ids.len() as i64 {
+        if moved != rows.user_ids.len() as i64 {
             return Err(StorageError::Unexpected(format!(
                 "{moved} of {} balances are there to be written",
-                user_ids.len()
+                rows.user_ids.len()
             )));
         }
         Ok(())
     }
 
-    /// Opens accounts: the user, the balance and the starting grant's history together.
+    /// Opens accounts: the user and the balance; the history of the starting grant is written
+    /// with everything else that has a number.
     async fn accounts_insert_many(&mut self, changes: &Changes) -> Result<(), StorageError> {
         let opened = &changes.opened;
         let ids: Vec<i64> = opened.iter().map(|account| account.id.0).collect();
@@ -229,14 +216,12 @@ impl Transaction<'_> {
         self.writer
             .within_patience(async |connection| {
                 sqlx::query(
-                    "WITH opened AS (
+                    "/* accounts_insert_many */
+                     WITH opened AS (
                          INSERT INTO users (id, username, password_hash)
                          SELECT * FROM unnest($1::int8[], $2::text[], $3::text[])
-                     ), funded AS (
-                         INSERT INTO balance (user_id, coins)
-                         SELECT * FROM unnest($1::int8[], $4::int8[])
                      )
-                     INSERT INTO history (to_id, amount)
+                     INSERT INTO balance (user_id, coins)
                      SELECT * FROM unnest($1::int8[], $4::int8[])",
                 )
                 .bind(&ids)
@@ -248,6 +233,122 @@ impl Transaction<'_> {
             })
             .await?;
         Ok(())
+    }
+}
+
+impl Read {
+    /// Puts what the row says, read after `known` was, into `ledger`; `None` if it makes no sense.
+    fn enter(
+        self,
+        known: Known,
+        names: &Names,
+        others: &mut Vec<(Username, AccountId)>,
+        ledger: &mut Ledger,
+    ) -> Option<()> {
+        let account = AccountId(self.id);
+        match self.kind {
+            HEAD => ledger.head = LogNumber(self.id),
+            BALANCE => {
+                ledger.balances.insert(account, Coins::new(self.number?)?);
+            }
+            ACCOUNT | SPELLED => {
+                let username = Username::parse(&self.name?).ok()?;
+                if self.kind == SPELLED {
+                    others.push((username.clone(), account));
+                }
+                names.remember(known, account, &username);
+                ledger.owners.insert(account, username.clone());
+                ledger.accounts.insert(username, account);
+                ledger.balances.insert(account, Coins::new(self.number?)?);
+            }
+            ITEM => {
+                let item = ItemId(i16::try_from(self.id).ok()?);
+                let price = Amount::new(self.number?)?;
+                ledger.merch.insert(ItemName::parse(&self.name?)?, (item, price));
+            }
+            KEY => {
+                let outcome = match self.outcome?.as_str() {
+                    DONE => Ok(self.number.map(LogNumber)),
+                    code => Err(Refusal::from_code(code)?),
+                };
+                let fingerprint = Fingerprint(self.bytes?.try_into().ok()?);
+                let key = IdempotencyKey::parse(self.name?.as_bytes()).ok()?;
+                ledger.keys.insert((account, key), Remembered { fingerprint, outcome });
+            }
+            RESERVED => {
+                ledger.reserved.insert(Username::parse(&self.name?).ok()?, account);
+            }
+            BOOKS => ledger.books = Some(BooksId(Uuid::from_slice(&self.bytes?).ok()?)),
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+/// The columns of what a batch writes.
+#[derive(Default)]
+struct Rows<'batch> {
+    user_ids: Vec<i64>,
+    coins: Vec<i64>,
+    owners: Vec<i64>,
+    items: Vec<i16>,
+    quantities: Vec<i64>,
+    numbers: Vec<i64>,
+    from_ids: Vec<Option<i64>>,
+    to_ids: Vec<Option<i64>>,
+    item_ids: Vec<Option<i16>>,
+    amounts: Vec<i64>,
+    key_owners: Vec<i64>,
+    keys: Vec<&'batch str>,
+    fingerprints: Vec<&'batch [u8]>,
+    outcomes: Vec<&'static str>,
+    key_numbers: Vec<Option<i64>>,
+}
+
+impl<'batch> Rows<'batch> {
+    fn of(changes: &'batch Changes) -> Rows<'batch> {
+        let mut rows = Rows::default();
+        for (account, coins) in &changes.balances {
+            rows.user_ids.push(account.0);
+            rows.coins.push(coins.get());
+        }
+        for ((account, item), quantity) in &changes.purchases {
+            rows.owners.push(account.0);
+            rows.items.push(item.0);
+            rows.quantities.push(*quantity);
+        }
+        for opened in &changes.opened {
+            rows.enter(opened.number, None, Destination::Account(opened.id), opened.grant);
+        }
+        for entry in &changes.entries {
+            rows.enter(entry.number, Some(entry.from), entry.to, entry.amount);
+        }
+        for (account, key, remembered) in &changes.remembered {
+            rows.key_owners.push(account.0);
+            rows.keys.push(key.as_str());
+            rows.fingerprints.push(remembered.fingerprint.0.as_slice());
+            rows.outcomes.push(remembered.outcome.map_or_else(Refusal::code, |_| DONE));
+            rows.key_numbers.push(remembered.outcome.ok().flatten().map(|number| number.0));
+        }
+        rows
+    }
+
+    fn enter(
+        &mut self,
+        number: LogNumber,
+        from: Option<AccountId>,
+        to: Destination,
+        amount: Amount,
+    ) {
+        let (to, item) = match to {
+            Destination::Account(to) => (Some(to.0), None),
+            Destination::Item(item) => (None, Some(item.0)),
+        };
+        self.numbers.push(number.0);
+        self.from_ids.push(from.map(|from| from.0));
+        self.to_ids.push(to);
+        self.item_ids.push(item);
+        self.amounts.push(amount.get());
     }
 }
 
@@ -352,35 +453,4 @@ fn each_once<T: Ord>(mut things: Vec<T>) -> Vec<T> {
     things.sort_unstable();
     things.dedup();
     things
-}
-
-fn balance(coins: i64) -> Option<Coins> {
-    Coins::new(coins)
-}
-
-fn username(name: Option<&str>) -> Option<Username> {
-    Username::parse(name?).ok()
-}
-
-fn books(id: Option<Vec<u8>>) -> Option<BooksId> {
-    Uuid::from_slice(&id?).ok().map(BooksId)
-}
-
-fn merch(id: i64, price: i64, name: Option<&str>) -> Option<(ItemName, ItemId, Amount)> {
-    let id = ItemId(i16::try_from(id).ok()?);
-    Some((ItemName::parse(name?)?, id, Amount::new(price)?))
-}
-
-fn remembered(
-    key: Option<&str>,
-    fingerprint: Option<Vec<u8>>,
-    outcome: Option<String>,
-) -> Option<(IdempotencyKey, Remembered)> {
-    let outcome = match outcome?.as_str() {
-        DONE => Ok(()),
-        code => Err(Refusal::from_code(code)?),
-    };
-    let fingerprint = Fingerprint(fingerprint?.try_into().ok()?);
-    let key = IdempotencyKey::parse(key?.as_bytes()).ok()?;
-    Some((key, Remembered { fingerprint, outcome }))
 }

@@ -1,7 +1,10 @@
 //! The schema's history: numbered up/down pairs in `migrations/`, embedded in the binary.
 
-use sqlx::SqlSafeStr;
+use std::time::Duration;
+
 use sqlx::migrate::{Migration, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
+use tokio::time::{Instant, sleep};
 
 use super::error::words;
 use super::session::{Purpose, Session};
@@ -20,8 +23,22 @@ const MAKE_RECORD: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
 )";
 
 /// Those who change the schema at once wait for each other here. A lock of the transaction's:
-/// one of the session's would stay with a pooler.
-const WAIT_FOR_OTHERS: &str = "SELECT pg_advisory_xact_lock(4783208161327654);";
+/// one of the session's would stay with a pooler. In short waits, because one that goes on
+/// holds a snapshot, which an index that is built concurrently waits for, and deadlocks.
+const WAIT_FOR_OTHERS: &str = "SET LOCAL lock_timeout = '20ms';
+                               SELECT pg_advisory_xact_lock(4783208161327654);
+                               SET LOCAL lock_timeout = 0;";
+
+/// The same where there is no transaction.
+const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(4783208161327654)";
+const UNLOCK: &str = "SELECT pg_advisory_unlock(4783208161327654)";
+
+/// The longest pause before others are waited for again, and before a migration that did not get
+/// a lock in its own time is tried again.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// For how long that is done.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A migration takes what it takes.
 const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
@@ -94,8 +111,8 @@ impl Migrations {
                 .iter()
                 .find(|it| it.version == *version && it.migration_type.is_down_migration())
                 .ok_or_else(|| unknown(*version))?;
-            let reverting = self.transaction(way_back, async |session| {
-                session.execute(way_back.sql.clone()).await?;
+            let reverting = self.change(way_back, async |session, sql| {
+                session.execute(sql).await?;
                 let forgetting = sqlx::query("DELETE FROM _sqlx_migrations WHERE version = $1");
                 forgetting.bind(way_back.version).execute(session.statements()).await.map(|_| true)
             });
@@ -207,46 +224,66 @@ impl Migrations {
         Ok(ours().filter(is_pending).collect())
     }
 
-    /// Applies `migration`, unless somebody else was quicker: `false`.
+    /// Applies `migration`, unless another process was quicker: `false`. It is tried again where
+    /// it did not get a lock in the time that it allows itself: to go on waiting would keep
+    /// everybody else waiting behind it.
     async fn apply(&mut self, migration: &'static Migration) -> Result<bool, sqlx::Error> {
-        self.transaction(migration, async |session| {
-            session.execute(MAKE_RECORD).await?;
-            let applied = sqlx::query_scalar(
-                "SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1)",
-            );
-            if applied.bind(migration.version).fetch_one(session.statements()).await? {
-                return Ok(false);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let applied = self.change(migration, async |session, sql| {
+                session.execute(MAKE_RECORD).await?;
+                let applied = sqlx::query_scalar(
+                    "SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1)",
+                );
+                if applied.bind(migration.version).fetch_one(session.statements()).await? {
+                    return Ok(false);
+                }
+                if migration.no_tx {
+                    clear(session, migration.version).await?;
+                }
+                session.execute(sql).await?;
+                sqlx::query(
+                    "INSERT INTO _sqlx_migrations
+                     (version, description, success, checksum, execution_time)
+                     VALUES ($1, $2, true, $3, 0)",
+                )
+                .bind(migration.version)
+                .bind(&*migration.description)
+                .bind(&*migration.checksum)
+                .execute(session.statements())
+                .await?;
+                Ok(true)
+            });
+            match applied.await {
+                Err(error) if lost_a_lock(&error) && Instant::now() < deadline => {}
+                applied => return applied,
             }
-            session.execute(migration.sql.clone()).await?;
-            sqlx::query(
-                "INSERT INTO _sqlx_migrations
-                 (version, description, success, checksum, execution_time)
-                 VALUES ($1, $2, true, $3, 0)",
-            )
-            .bind(migration.version)
-            .bind(&*migration.description)
-            .bind(&*migration.checksum)
-            .execute(session.statements())
-            .await?;
-            Ok(true)
-        })
-        .await
+            sleep(PAUSE.mul_f64(rand::random())).await;
+        }
     }
 
-    /// Runs `work` on `migration` in a transaction while nobody else changes the schema.
-    async fn transaction(
+    /// Runs `work` on `migration` and its text while no other process changes the schema: in a
+    /// transaction, or outside where its first line says so.
+    async fn change(
         &mut self,
         migration: &'static Migration,
-        work: impl AsyncFnOnce(&mut Session) -> Result<bool, sqlx::Error>,
+        work: impl AsyncFnOnce(&mut Session, SqlStr) -> Result<bool, sqlx::Error>,
     ) -> Result<bool, sqlx::Error> {
         tracing::debug!(migration.version, "changing the schema");
         let session = &mut self.session;
-        // Read committed: what others did while we waited shows.
-        let begin = session.transaction("BEGIN ISOLATION LEVEL READ COMMITTED", NO_LIMITS);
-        session.execute(begin).await?;
+        let sql = migration.sql.clone();
+        if migration.no_tx && session.is_direct() {
+            return outside(session, async |session| work(session, sql).await).await;
+        }
+        // Behind a pooler there is no session to do it in: a transaction has to do, and what is
+        // done keeps others waiting a little longer.
+        let sql = match migration.no_tx {
+            true => AssertSqlSafe(sql.as_str().replace(" CONCURRENTLY", "")).into_sql_str(),
+            false => sql,
+        };
+        wait_for_others(session).await?;
         let result = async {
-            session.execute(WAIT_FOR_OTHERS).await?;
-            let done = work(session).await?;
+            let done = work(session, sql).await?;
             session.execute("COMMIT".into_sql_str()).await?;
             Ok(done)
         };
@@ -307,4 +344,55 @@ fn unknown(version: i64) -> StorageError {
     StorageError::Unexpected(format!(
         "migration {version:04} was applied by a newer release, and this one does not know it"
     ))
+}
+
+/// Begins a transaction in which no other process changes the schema. Read committed: what they
+/// did before shows.
+async fn wait_for_others(session: &mut Session) -> Result<(), sqlx::Error> {
+    let begin = session.transaction("BEGIN ISOLATION LEVEL READ COMMITTED", NO_LIMITS);
+    loop {
+        session.execute(begin.clone()).await?;
+        match session.execute(WAIT_FOR_OTHERS).await {
+            Err(error) => {
+                session.execute("ROLLBACK").await?;
+                if !lost_a_lock(&error) {
+                    return Err(error);
+                }
+            }
+            Ok(()) => return Ok(()),
+        }
+        sleep(PAUSE.mul_f64(rand::random())).await;
+    }
+}
+
+/// Runs `work` outside a transaction while no other process changes the schema.
+async fn outside(
+    session: &mut Session,
+    work: impl AsyncFnOnce(&mut Session) -> Result<bool, sqlx::Error>,
+) -> Result<bool, sqlx::Error> {
+    session.execute("SET statement_timeout = 0; SET lock_timeout = 0").await?;
+    while !sqlx::query_scalar::<_, bool>(TRY_LOCK).fetch_one(session.statements()).await? {
+        sleep(PAUSE.mul_f64(rand::random())).await;
+    }
+    let result = work(session).await;
+    // If this fails, the session ends and the lock with it.
+    let _ = session.execute(UNLOCK).await;
+    result
+}
+
+/// Removes what an attempt without a transaction may have left half-way, by the statement that
+/// reverts it.
+async fn clear(session: &mut Session, version: i64) -> Result<(), sqlx::Error> {
+    let is_way_back =
+        |it: &&Migration| it.version == version && it.migration_type.is_down_migration();
+    match MIGRATOR.iter().find(is_way_back) {
+        Some(way_back) if session.is_direct() => session.execute(way_back.sql.clone()).await,
+        _ => Ok(()),
+    }
+}
+
+/// Whether a lock was not to be had in time, or only for another transaction.
+fn lost_a_lock(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|said| said.code());
+    matches!(code.as_deref(), Some("55P03" | "40P01" | "40001"))
 }

@@ -1,12 +1,12 @@
 //! PostgreSQL: the only SQL in the program, one function a statement.
 //!
 //! Reads are single statements, each its own snapshot, on a pool of connections. Coins are
-//! written through one [`Writer`], whose [`Transaction`] is the only door to a transaction
-//! that changes them. What the driver says stays here: it leaves as a [`StorageError`].
+//! written through one [`Writer`], which runs each [`Transaction`] there is. What the driver says stays here: it leaves as a [`StorageError`].
 
 mod accounts;
 mod audit;
 mod connect;
+mod door;
 mod error;
 mod history;
 mod idempotency;
@@ -22,12 +22,12 @@ mod rights;
 mod seed;
 mod session;
 mod spellings;
-mod transaction;
 mod url;
 
 pub use accounts::Credentials;
 pub use audit::{Audit, Lie, Totals};
 pub use connect::{Database, DatabaseOptions};
+pub use door::{Attempt, ReplayLimits, Transaction, Work, Writer};
 pub use error::StorageError;
 pub use history::{Movement, MovementKind, Page, Summary, Total};
 pub use identity::renew_identity;
@@ -37,5 +37,4 @@ pub use merch::MerchItem;
 pub use migrate::{AppliedMigration, MigrationState, Migrations};
 pub use names::Known;
 pub use seed::Seed;
-pub use transaction::{Transaction, Writer};
 pub use url::InvalidUrl;

@@ -3,13 +3,14 @@
 use super::session::Session;
 
 /// What is done to each table; `docs/DATABASE.md` has the same as GRANTs.
-const NEEDED: [(&str, &[&str]); 12] = [
+const NEEDED: [(&str, &[&str]); 13] = [
     // One that came here in a dump is renewed.
     ("identity", &["SELECT", "UPDATE"]),
     ("users", &["SELECT", "INSERT"]),
     ("balance", &["SELECT", "INSERT", "UPDATE"]),
     ("inventory", &["SELECT", "INSERT", "UPDATE"]),
     ("history", &["SELECT", "INSERT"]),
+    ("log_head", &["SELECT", "UPDATE"]),
     ("merch", &["SELECT"]),
     ("idempotency_keys", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("writers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),

@@ -1,20 +1,32 @@
 //! Users in bulk, for load tests and benchmarks.
 
+use std::time::Duration;
+
+use sqlx::SqlSafeStr;
+
 use crate::shop::Amount;
 
-use super::session::{Purpose, Session};
-use super::{DatabaseOptions, StorageError};
+use super::{Attempt, DatabaseOptions, ReplayLimits, StorageError, Transaction, Writer};
+
+/// Nobody waits for an answer: what loses is tried for long.
+const LIMITS: ReplayLimits = ReplayLimits {
+    max_attempts: 100,
+    replay_deadline: Duration::from_secs(60),
+    outcome_deadline: Duration::from_secs(60),
+};
 
 /// A session that creates users `user1` to `userN`, all alike.
 #[derive(Debug)]
 pub struct Seed {
-    session: Session,
+    writer: Writer,
 }
 
 impl Seed {
     /// Connects.
     pub async fn connect(options: &DatabaseOptions) -> Result<Seed, StorageError> {
-        Ok(Seed { session: Session::connect(options, Purpose::Work).await? })
+        let mut writer = Writer::for_a_tool(options);
+        writer.ensure_connected().await?;
+        Ok(Seed { writer })
     }
 
     /// Creates the users numbered `first` to `last`, each with `password_hash` and a
@@ -26,43 +38,82 @@ impl Seed {
         coins: Amount,
         password_hash: &str,
     ) -> Result<u64, StorageError> {
-        let password_hash = password_hash.to_owned();
-        let inserting = self.session.run(move |statements| {
-            let inserting = sqlx::query(
-                "WITH opened AS (
-                     INSERT INTO users (username, password_hash)
-                     SELECT 'user' || number, $4 FROM generate_series($1::int8, $2::int8) AS number
-                     ON CONFLICT (username) DO NOTHING
-                     RETURNING id
-                 ), funded AS (
-                     INSERT INTO balance (user_id, coins) SELECT id, $3 FROM opened
-                 )
-                 INSERT INTO history (to_id, amount) SELECT id, $3 FROM opened ORDER BY id",
-            )
-            .bind(i64::from(first))
-            .bind(i64::from(last))
-            .bind(coins.get())
-            .bind(password_hash)
-            .execute(statements);
-            Box::pin(inserting)
-        });
-        Ok(inserting.await?.rows_affected())
+        let users = Users { first, last, coins, password_hash };
+        self.writer.run("seed_users", LIMITS, &users, users_insert_many).await
     }
 
     /// Lets the planner know what the tables hold now, where the role may, and hangs up.
     /// Elsewhere the server finds that out by itself, a little later.
     pub async fn finish(mut self) -> Result<(), StorageError> {
-        let owns = self.session.run(|statements| {
-            let sql = "SELECT count(*) = 4 FROM pg_class
-                       WHERE oid IN ('users'::regclass, 'balance'::regclass, 'history'::regclass,
-                                     'inventory'::regclass) AND pg_has_role(relowner, 'USAGE')";
-            Box::pin(sqlx::query_scalar(sql).fetch_one(statements))
-        });
-        let owns: bool = owns.await?;
+        let owns: bool = self
+            .writer
+            .within_patience(async |statements| {
+                let sql = "SELECT count(*) = 4 FROM pg_class
+                           WHERE oid IN ('users'::regclass, 'balance'::regclass,
+                                         'history'::regclass, 'inventory'::regclass)
+                           AND pg_has_role(relowner, 'USAGE')";
+                sqlx::query_scalar(sql).fetch_one(statements).await
+            })
+            .await?;
         if owns {
-            self.session.execute("ANALYZE users, balance, history, inventory").await?;
+            self.writer
+                .execute("ANALYZE users, balance, history, inventory".into_sql_str())
+                .await?;
         }
-        self.session.close().await;
+        self.writer.close().await;
         Ok(())
     }
+}
+
+/// Users to be created.
+struct Users<'seed> {
+    first: u32,
+    last: u32,
+    coins: Amount,
+    password_hash: &'seed str,
+}
+
+fn users_insert_many<'a>(
+    transaction: &'a mut Transaction<'_>,
+    users: &'a Users<'_>,
+) -> Attempt<'a, u64> {
+    transaction.wrote = true;
+    let (writer, batch) = (transaction.writer.id, transaction.writer.batch);
+    Box::pin(async move {
+        let created = transaction
+            .writer
+            .within_patience(async |connection| {
+                sqlx::query(
+                    "/* seed_users_insert_many */
+                     WITH opened AS (
+                         INSERT INTO users (username, password_hash)
+                         SELECT 'user' || number, $4 FROM generate_series($1::int8, $2::int8) AS number
+                         ON CONFLICT (username) DO NOTHING
+                         RETURNING id
+                     ), head AS (
+                         UPDATE log_head SET id = id + (SELECT count(*) FROM opened) WHERE single
+                         RETURNING id - (SELECT count(*) FROM opened) AS id
+                     ), funded AS (
+                         INSERT INTO balance (user_id, coins) SELECT id, $3 FROM opened
+                     ), signed AS (
+                         INSERT INTO writers (id, batch) VALUES ($5, $6)
+                         ON CONFLICT (id)
+                         DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
+                     )
+                     INSERT INTO history (id, to_id, amount)
+                     SELECT head.id + row_number() OVER (ORDER BY opened.id), opened.id, $3
+                     FROM opened, head",
+                )
+                .bind(i64::from(users.first))
+                .bind(i64::from(users.last))
+                .bind(users.coins.get())
+                .bind(users.password_hash)
+                .bind(writer)
+                .bind(batch)
+                .execute(connection)
+                .await
+            })
+            .await?;
+        Ok(created.rows_affected())
+    })
 }

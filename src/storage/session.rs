@@ -168,6 +168,11 @@ impl Session {
         }
     }
 
+    /// Whether no pooler stands between.
+    pub fn is_direct(&self) -> bool {
+        self.direct
+    }
+
     /// The connection for one statement inside a transaction, or outside if it is direct.
     pub fn statements(&mut self) -> Statements<'_> {
         Statements { connection: &mut self.connection, named: self.direct }

@@ -18,9 +18,11 @@ async fn a_look_at_ones_own_history_reads_none_of_the_others() {
 
     shop.database
         .execute(
-            "INSERT INTO history (from_id, to_id, amount)
-             SELECT a.id, b.id, 1 FROM users a, users b, generate_series(1, 4)
-             WHERE a.id <> b.id AND a.username LIKE 'user9_' AND b.username LIKE 'user__'",
+            "INSERT INTO history (id, from_id, to_id, amount)
+             SELECT log_head.id + row_number() OVER (), a.id, b.id, 1
+             FROM log_head, users a, users b, generate_series(1, 4)
+             WHERE a.id <> b.id AND a.username LIKE 'user9_' AND b.username LIKE 'user__';
+             UPDATE log_head SET id = (SELECT max(id) FROM history)",
         )
         .await;
     for path in paths.repeat(8) {

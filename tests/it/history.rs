@@ -1,5 +1,6 @@
 //! `GET /api/history` and its summary: every movement of somebody's coins.
 
+use merch_store::storage::Audit;
 use serde_json::{Value, json};
 
 use crate::support::{Person, TestShop};
@@ -27,11 +28,12 @@ async fn every_movement_is_there_newest_first() {
     assert_eq!(
         movements,
         [
-            json!({"type": "purchase", "item": "pink-hoody", "amount": 500}),
-            json!({"type": "purchase", "item": "cup", "amount": 20}),
-            json!({"type": "received", "fromUser": "bob", "amount": 40}),
-            json!({"type": "sent", "toUser": "bob", "amount": 30}),
-            json!({"type": "grant", "amount": 1000}),
+            // Bob's grant is number 2.
+            json!({"id": 6, "type": "purchase", "item": "pink-hoody", "amount": 500, "ref": null}),
+            json!({"id": 5, "type": "purchase", "item": "cup", "amount": 20, "ref": null}),
+            json!({"id": 4, "type": "received", "fromUser": "bob", "amount": 40, "ref": null}),
+            json!({"id": 3, "type": "sent", "toUser": "bob", "amount": 30, "ref": null}),
+            json!({"id": 1, "type": "grant", "amount": 1000, "ref": null}),
         ]
     );
 }
@@ -224,4 +226,128 @@ fn effect(movement: &Value) -> i64 {
         "grant" | "received" => amount,
         _ => -amount,
     }
+}
+
+#[tokio::test]
+async fn a_movement_has_an_address_which_both_sides_can_look_at_and_others_cannot() {
+    let shop = TestShop::open().await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    let carol = shop.logs_in("carol").await;
+    let sent = alice.sends_once("bob", 30, "thanks").await;
+    let bought = alice.buys("cup").await;
+    let [sent_to, bought_at] = [&sent, &bought].map(|reply| reply.header("location").unwrap());
+    let replayed = alice.sends_once("bob", 30, "thanks").await;
+    assert_eq!(replayed.header("location"), Some(sent_to));
+
+    for (person, path, expected) in [
+        (
+            &alice,
+            sent_to,
+            json!({"id": 4, "type": "sent", "toUser": "bob", "amount": 30, "ref": null}),
+        ),
+        (
+            &bob,
+            sent_to,
+            json!({"id": 4, "type": "received", "fromUser": "alice", "amount": 30, "ref": null}),
+        ),
+        (
+            &alice,
+            bought_at,
+            json!({"id": 5, "type": "purchase", "item": "cup", "amount": 20, "ref": null}),
+        ),
+        (&carol, "/api/history/3", json!({"id": 3, "type": "grant", "amount": 1000, "ref": null})),
+    ] {
+        let mut movement = person.gets(path).await.json();
+        let at = movement.as_object_mut().unwrap().remove("at");
+        assert!(at.is_some_and(|at| at.is_string()));
+        assert_eq!(movement, expected, "{path} of {}", person.name);
+    }
+    for (person, path) in [
+        (&carol, sent_to),
+        (&bob, bought_at),
+        (&bob, "/api/history/1"),
+        (&alice, "/api/history/0"),
+        (&alice, "/api/history/-1"),
+        (&alice, "/api/history/6"),
+        (&alice, "/api/history/9223372036854775807"),
+        (&alice, "/api/history/9223372036854775808"),
+        (&alice, "/api/history/four"),
+        (&alice, "/api/history/4.0"),
+    ] {
+        person.gets(path).await.is_error(404, "not_found");
+    }
+    assert_eq!(shop.gets("/api/history/1").await.status, 401);
+}
+
+/// Movements that no request makes yet, as a company's administration will make them.
+const BY_HAND: &str = "
+    INSERT INTO history (to_id, amount, actor_id) VALUES (1, 7, 3);
+    INSERT INTO history (from_id, amount, actor_id) VALUES (1, 5, 3);
+    INSERT INTO history (from_id, to_id, amount, ref, actor_id)
+    SELECT to_id, from_id, amount, id, 3 FROM history WHERE amount = 30;
+    INSERT INTO history (to_id, item_id, amount, ref, actor_id)
+    SELECT from_id, item_id, amount, id, 3 FROM history WHERE amount = 20;
+    DELETE FROM inventory;
+    UPDATE balance SET coins = 1002, version = version + 1 WHERE user_id = 1;
+    UPDATE balance SET coins = 1000, version = version + 1 WHERE user_id = 2";
+
+#[tokio::test]
+async fn coins_that_were_moved_by_hand_are_shown_for_what_they_are() {
+    let shop = TestShop::open().await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    shop.logs_in("carol").await;
+    alice.sends("bob", 30).await.is_done();
+    alice.buys("cup").await.is_done();
+    shop.database.execute(BY_HAND).await;
+
+    let kinds = |page: Value| -> Vec<Value> {
+        let mut movements = page["movements"].as_array().unwrap().clone();
+        for movement in &mut movements {
+            movement.as_object_mut().unwrap().remove("at");
+        }
+        movements
+    };
+    let refund = json!({"id": 9, "type": "refund", "item": "cup", "amount": 20, "ref": 5});
+    let back = json!({"id": 8, "type": "reversal", "fromUser": "bob", "amount": 30, "ref": 4});
+    let correction = json!({"id": 7, "type": "correction", "amount": 5, "ref": null});
+    let grant = json!({"id": 6, "type": "grant", "amount": 7, "ref": null});
+    let hers = kinds(alice.gets("/api/history").await.json());
+    assert_eq!(hers[..4], [refund.clone(), back, correction, grant]);
+    let his = kinds(bob.gets("/api/history").await.json());
+    assert_eq!(
+        his[0],
+        json!({"id": 8, "type": "reversal", "toUser": "alice", "amount": 30, "ref": 4})
+    );
+    let mut alone = alice.gets("/api/history/9").await.json();
+    alone.as_object_mut().unwrap().remove("at");
+    assert_eq!(alone, refund);
+    // Page by page, too: each kind is in the index that its question reads.
+    let mut paged = Vec::new();
+    let mut path = "/api/history?limit=1".to_owned();
+    loop {
+        let page = alice.gets(&path).await.json();
+        let next = page["nextCursor"].as_str().map(str::to_owned);
+        paged.extend(kinds(page));
+        match next {
+            Some(cursor) => path = format!("/api/history?limit=1&cursor={cursor}"),
+            None => break,
+        }
+    }
+    assert_eq!(paged, hers);
+
+    let info = alice.info().await;
+    assert_eq!(info["coins"], 1002);
+    assert_eq!(info["inventory"], json!([]));
+    let (received, sent) = (&info["coinHistory"]["received"], &info["coinHistory"]["sent"]);
+    assert_eq!(*received, json!([{"fromUser": "bob", "amount": 30}]));
+    assert_eq!(*sent, json!([{"toUser": "bob", "amount": 30}]));
+    let summary = alice.gets("/api/history/summary").await.json();
+    let total = |side: &str| json!([{side: "bob", "amount": 30, "transfers": 1}]);
+    assert_eq!(summary, json!({"received": total("fromUser"), "sent": total("toUser")}));
+
+    let audit = Audit::run(&shop.database.options()).await.unwrap();
+    assert_eq!(audit.lies, []);
+    let totals = audit.totals;
+    assert_eq!((totals.granted, totals.corrected, totals.refunded), (3007, 5, 20));
+    assert_eq!((totals.held, totals.spent, totals.transferred, totals.items), (3002, 20, 60, 0));
 }

@@ -29,6 +29,7 @@ mod idempotency;
 mod identity;
 mod info;
 mod limits;
+mod log;
 mod logs;
 mod merch;
 mod metrics;

@@ -38,6 +38,10 @@ async fn the_numbers_tell_what_happened() {
         alice.info().await;
     }
 
+    let replays = |sqlstate: &str| {
+        let labels = format!(r#"transaction="commit_batch",sqlstate="{sqlstate}""#);
+        format!("merch_transaction_replays_total{{{labels}}}")
+    };
     let metrics = numbers(&client, &shop).await;
     for (name, expected) in [
         (r#"merch_http_requests_total{route="/api/auth",status="200"}"#, 1.0),
@@ -53,10 +57,10 @@ async fn the_numbers_tell_what_happened() {
         ("merch_engine_batch_size_count", 9.0),
         ("merch_engine_batch_size_sum", 9.0),
         (r#"merch_engine_batch_size_bucket{le="1"}"#, 9.0),
-        ("merch_engine_commit_seconds_count", 8.0),
-        (r#"merch_engine_commit_seconds_bucket{le="+Inf"}"#, 8.0),
-        (r#"merch_engine_replays_total{sqlstate="40001"}"#, 1.0),
-        (r#"merch_engine_replays_total{sqlstate="40P01"}"#, 1.0),
+        (r#"merch_transaction_seconds_count{transaction="commit_batch"}"#, 8.0),
+        (r#"merch_transaction_seconds_bucket{transaction="commit_batch",le="+Inf"}"#, 8.0),
+        (&replays("40001"), 1.0),
+        (&replays("40P01"), 1.0),
         (r#"merch_engine_refusals_total{code="unknown_item"}"#, 1.0),
         (r#"merch_engine_refusals_total{code="self_transfer"}"#, 2.0),
         (r#"merch_engine_errors_total{error="failed"}"#, 1.0),

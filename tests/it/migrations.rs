@@ -145,10 +145,10 @@ async fn a_catalogue_that_comes_back_finds_what_was_bought_from_it() {
     said(&migrate(&database, &["down", "--yes", "--count", &down_to_the_schema]).await, 0);
     let left = catalogue(&database).await;
     assert_eq!(left, [("cup".into(), 20), ("pink-hoody".into(), 500)], "what somebody owns stays");
-    let audit = Audit::run(&database.options()).await.unwrap();
-    assert_eq!(audit.lies, []);
 
     said(&migrate(&database, &["up"]).await, 0);
+    let audit = Audit::run(&database.options()).await.unwrap();
+    assert_eq!(audit.lies, []);
     assert_eq!(catalogue(&database).await, ours());
     let shop = TestShop::on(database).await;
     // The identity went down too: they are given new tokens.
@@ -345,4 +345,93 @@ async fn many_who_migrate_at_once_wait_for_each_other() {
         }
         assert_eq!(catalogue(&database).await, ours());
     }
+}
+
+/// The migrations by which the history was numbered anew, from the newest on.
+const NUMBERING: usize = 3;
+
+/// The schema of the release before that.
+async fn before_numbering() -> (TestDatabase, Migrations) {
+    let database = TestDatabase::fresh().await;
+    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+    migrations.down(NUMBERING).await.unwrap();
+    (database, migrations)
+}
+
+#[tokio::test]
+async fn numbering_the_history_waits_for_its_readers_without_keeping_others_from_it() {
+    let (database, mut migrations) = before_numbering().await;
+    let mut reader = database.connect().await;
+    let read = "BEGIN; SELECT count(*) FROM history";
+    sqlx::raw_sql(read).execute(&mut reader).await.unwrap();
+    let migrating = tokio::spawn(async move { migrations.up().await.unwrap() });
+
+    // Each time that the migration waits for the reader, others wait behind it and get through.
+    let mut other = database.connect().await;
+    let mut waits = 0;
+    while waits < 3 {
+        let waiting = "SELECT count(*) FROM pg_locks
+                       WHERE relation = 'history'::regclass AND NOT granted";
+        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut other).await.unwrap();
+        waits += usize::from(waiting > 0);
+        sqlx::raw_sql("SELECT count(*) FROM history").execute(&mut other).await.unwrap();
+        assert!(!migrating.is_finished());
+    }
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+    assert_eq!(migrating.await.unwrap().len(), NUMBERING);
+}
+
+#[tokio::test]
+async fn what_an_attempt_without_a_transaction_left_behind_is_made_anew() {
+    let database = TestDatabase::fresh().await;
+    let index = "SELECT pg_get_indexdef('history_ref_key'::regclass) || ' ' || indisvalid
+                 FROM pg_index WHERE indexrelid = 'history_ref_key'::regclass";
+    let made = texts(&database, index).await;
+    assert!(made[0].ends_with(" true"), "{made:?}");
+    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+    migrations.down(1).await.unwrap();
+    database.execute("CREATE INDEX history_ref_key ON history (amount)").await;
+    assert_eq!(migrations.up().await.unwrap().len(), 1);
+    assert_eq!(texts(&database, index).await, made);
+}
+
+#[tokio::test]
+async fn the_release_before_is_not_given_a_history_that_it_would_misread() {
+    for by_hand in [
+        "INSERT INTO history (to_id, amount, actor_id) VALUES (1, 5, 2)",
+        "INSERT INTO history (from_id, amount) VALUES (1, 5)",
+        "INSERT INTO history (from_id, to_id, amount, ref) VALUES (2, 1, 5, 3)",
+        "INSERT INTO history (to_id, item_id, amount, ref) VALUES (1, 2, 20, 4)",
+    ] {
+        let database = TestDatabase::fresh().await;
+        database.execute(by_hand).await;
+        let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+        let refused = migrations.down(NUMBERING).await.unwrap_err().to_string();
+        assert!(refused.contains("history_is_of_the_release_before"), "{refused}");
+        assert_eq!(database.number("SELECT count(*) FROM history").await, 1);
+        assert_eq!(database.number("SELECT id FROM log_head").await, 1);
+    }
+}
+
+#[tokio::test]
+async fn numbers_go_on_where_they_were_through_down_and_up() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    for _ in 0..5 {
+        alice.buys("pen").await.is_done();
+    }
+    let database = shop.closes().await;
+    let history = "SELECT string_agg(history::text, ' ' ORDER BY id) FROM history";
+    let before = texts(&database, history).await;
+    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+    migrations.down(NUMBERING).await.unwrap();
+    // As a replica of the release before writes it.
+    database.execute("INSERT INTO history (to_id, amount) VALUES (1, 5)").await;
+    assert_eq!(database.number("SELECT max(id) FROM history").await, 7);
+    database.execute("DELETE FROM history WHERE id = 7").await;
+    migrations.up().await.unwrap();
+    assert_eq!(database.number("SELECT id FROM log_head").await, 6);
+    assert_eq!(texts(&database, history).await, before);
+    database.execute("INSERT INTO history (to_id, amount) VALUES (1, 5)").await;
+    assert_eq!(database.number("SELECT id FROM log_head").await, 7);
 }

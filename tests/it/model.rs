@@ -59,9 +59,11 @@ async fn the_shop_answers_any_sequence_of_requests_as_the_model_does() {
         let what = format!("{context}: request {number}, {} {request:?} {key:?}", person.name);
         let code = (!reply.text.is_empty()).then(|| reply.json()["code"].clone());
         let replayed = reply.header("idempotency-replayed") == Some("true");
-        let said = (reply.status.as_u16(), code, replayed);
-        let expected_code = expected.code.map(Value::from);
-        assert_eq!(said, (expected.status, expected_code, expected.replayed), "{what}");
+        let location = reply.header("location").map(str::to_owned);
+        let said = (reply.status.as_u16(), code, location, replayed);
+        let code = expected.code.map(Value::from);
+        let location = expected.number.map(|number| format!("/api/history/{number}"));
+        assert_eq!(said, (expected.status, code, location, expected.replayed), "{what}");
 
         if number % STRIDE == 0 {
             let person = people.choose(&mut rng).unwrap();
@@ -144,6 +146,7 @@ async fn whatever_is_asked_twice_at_once_is_done_once_and_no_coin_is_lost() {
                 .await;
                 let what = format!("{context}: {} {request:?}: {one:?} {two:?}", person.name);
                 assert_eq!((one.status, &one.text), (two.status, &two.text), "{what}");
+                assert_eq!(one.header("location"), two.header("location"), "{what}");
                 assert!([200, 400].contains(&one.status.as_u16()), "{what}");
                 let replays = [&one, &two]
                     .map(|reply| usize::from(reply.header("idempotency-replayed").is_some()));

@@ -52,8 +52,9 @@ impl Command {
     }
 }
 
-fn moved() -> Answer {
-    Answer { result: Ok(Receipt::Moved), replayed: false }
+/// The answer to what became row `number` of the log.
+fn done(number: i64) -> Answer {
+    Answer { result: Ok(Receipt::Done(Some(LogNumber(number)))), replayed: false }
 }
 
 fn refused(refusal: Refusal) -> Answer {
@@ -94,7 +95,7 @@ fn of_two_reasons_to_refuse_the_earlier_in_the_enum_is_given() {
         let mut ledger = Books::of([("alice", alice), ("bob", bob)]).whole();
         for account in [ALICE, STRANGER] {
             let key = IdempotencyKey::parse(b"used").unwrap();
-            let remembered = Remembered { fingerprint: Fingerprint([1; 32]), outcome: Ok(()) };
+            let remembered = Remembered { fingerprint: Fingerprint([1; 32]), outcome: Ok(None) };
             ledger.keys.insert((account, key), remembered);
         }
         let (answers, changes) = execute(ledger, std::slice::from_ref(&command));
@@ -146,7 +147,7 @@ fn the_last_coin_can_be_spent_and_the_last_place_can_be_filled() {
         (i64::MAX, 0, sends(ALICE, "bob", i64::MAX), (0, i64::MAX)),
     ] {
         let mut books = Books::of([("alice", alice), ("bob", bob)]);
-        assert_eq!(books.carry_out(std::slice::from_ref(&command)), [moved()], "{command:?}");
+        assert_eq!(books.carry_out(std::slice::from_ref(&command)), [done(1)], "{command:?}");
         assert_eq!((books.holds(ALICE), books.holds(BOB)), after, "{command:?}");
     }
 }
@@ -163,7 +164,7 @@ fn a_command_sees_what_those_before_it_in_the_batch_did() {
         buys(BOB, "pen"),
     ]);
     let broke = refused(Refusal::InsufficientCoins);
-    assert_eq!(answers, [broke, moved(), moved(), broke, moved(), moved()]);
+    assert_eq!(answers, [broke, done(1), done(2), broke, done(3), done(4)]);
     assert_eq!((books.holds(ALICE), books.holds(BOB)), (0, 0));
 }
 
@@ -171,7 +172,7 @@ fn a_command_sees_what_those_before_it_in_the_batch_did() {
 fn an_account_obeys_its_owner_alone_even_where_a_key_remembers_the_order() {
     let elsewhere = BooksId(Uuid::from_u128(2));
     for (by, expected) in [
-        (owner_of(ALICE), Ok(Receipt::Moved)),
+        (owner_of(ALICE), Ok(Receipt::Done(Some(LogNumber(1))))),
         (Owner { username: name("bob"), ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
         (Owner { username: name("Alice"), ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
         (Owner { account: BOB, ..owner_of(ALICE) }, Err(Refusal::UnknownAccount)),
@@ -179,13 +180,14 @@ fn an_account_obeys_its_owner_alone_even_where_a_key_remembers_the_order() {
     ] {
         let mut books = Books::of([("alice", 100), ("bob", 100)]);
         let purchase = buys(ALICE, "cup").once("key", 1);
-        assert_eq!(books.carry_out(std::slice::from_ref(&purchase)), [moved()]);
+        assert_eq!(books.carry_out(std::slice::from_ref(&purchase)), [done(1)]);
         let Command::Order(order) = purchase else { unreachable!("an order") };
         let again = Command::Order(Order { by: by.clone(), ..order.clone() });
         let another = Command::Order(Order { by: by.clone(), key: None, ..order });
         let answers = books.carry_out(&[again, another]);
         assert_eq!(answers[0], Answer { result: expected, replayed: expected.is_ok() }, "{by:?}");
-        assert_eq!(answers[1], Answer { result: expected, replayed: false }, "{by:?}");
+        let next = expected.map(|_| Receipt::Done(Some(LogNumber(2))));
+        assert_eq!(answers[1], Answer { result: next, replayed: false }, "{by:?}");
     }
 }
 
@@ -210,10 +212,11 @@ fn an_account_can_be_opened_and_paid_in_one_batch() {
     let (answers, changes) = execute(books.ledger_for(&commands), &commands);
     let opened = Answer { result: Ok(Receipt::Opened(newcomer)), replayed: false };
     let unknown = refused(Refusal::UnknownRecipient);
-    assert_eq!(answers, [unknown, opened, moved(), refused(Refusal::UsernameTaken), moved()]);
+    assert_eq!(answers, [unknown, opened, done(2), refused(Refusal::UsernameTaken), done(3)]);
 
     let [account] = changes.opened.as_slice() else { panic!("{changes:?}") };
     assert_eq!((account.id, account.grant.get()), (newcomer, 1000));
+    assert_eq!(account.number, LogNumber(1), "the grant is a row of the log as well");
     assert_eq!((account.username.as_str(), &*account.password_hash), ("newcomer", "hash"));
     assert_eq!(changes.balances, [(ALICE, coins(1050)), (newcomer, coins(0))].into());
 }
@@ -250,19 +253,61 @@ fn changes_are_sorted_added_up_and_entered_in_the_order_of_the_commands() {
     let (pen, cup) = (books.item("pen"), books.item("cup"));
     assert_eq!(changes.purchases, [((BOB, cup), 2), ((carol, cup), 1), ((carol, pen), 2)].into());
 
-    let entry = |from, to, coins| Entry { from, to, amount: amount(coins) };
+    let entry = |number, from, to, coins| Entry {
+        number: LogNumber(number),
+        from,
+        to,
+        amount: amount(coins),
+    };
     assert_eq!(
         changes.entries,
         [
-            entry(carol, Destination::Item(pen), 10),
-            entry(carol, Destination::Account(ALICE), 3),
-            entry(BOB, Destination::Item(cup), 20),
-            entry(carol, Destination::Item(pen), 10),
-            entry(BOB, Destination::Item(cup), 20),
-            entry(carol, Destination::Item(cup), 20),
+            entry(1, carol, Destination::Item(pen), 10),
+            entry(2, carol, Destination::Account(ALICE), 3),
+            entry(3, BOB, Destination::Item(cup), 20),
+            entry(4, carol, Destination::Item(pen), 10),
+            entry(5, BOB, Destination::Item(cup), 20),
+            entry(6, carol, Destination::Item(cup), 20),
         ]
     );
+    assert_eq!(changes.head, (LogNumber(0), LogNumber(6)));
     books.write(&changes);
+}
+
+#[test]
+fn rows_are_numbered_from_the_head_on_and_what_is_refused_takes_no_number() {
+    let mut books = Books::of([("alice", 1000), ("bob", 0)]);
+    books.head = LogNumber(41);
+    let commands = [
+        buys(ALICE, "pen"),
+        buys(BOB, "pen"),
+        opens("first"),
+        sends(ALICE, "bob", 1).once("a", 1),
+        sends(ALICE, "bob", 1).once("a", 1),
+        buys(ALICE, "cup"),
+    ];
+    let answers = books.carry_out(&commands);
+    let replayed = Answer { replayed: true, ..done(44) };
+    assert_eq!((answers[0], answers[3], answers[4]), (done(42), done(44), replayed));
+    assert_eq!((answers[5], books.head), (done(45), LogNumber(45)));
+
+    // A release without numbers remembered nothing but that it was done.
+    let key = (ALICE, IdempotencyKey::parse(b"a").unwrap());
+    books.keys.get_mut(&key).unwrap().outcome = Ok(None);
+    let answers = books.carry_out(&commands[3..4]);
+    assert_eq!(answers, [Answer { result: Ok(Receipt::Done(None)), replayed: true }]);
+    assert_eq!(books.head, LogNumber(45));
+}
+
+#[test]
+fn a_refusal_is_remembered_unless_it_says_who_asks_or_what_the_key_is_of() {
+    let forgotten = [Refusal::UsernameTaken, Refusal::UnknownAccount, Refusal::KeyReused];
+    for refusal in Refusal::ALL {
+        assert_eq!(refusal.is_remembered(), !forgotten.contains(&refusal), "{refusal:?}");
+        let mut books = Books::of([("alice", 5)]);
+        books.carry_out(&[is_refused(ALICE, refusal).once("a", 1)]);
+        assert_eq!(books.keys.len(), usize::from(refusal.is_remembered()), "{refusal:?}");
+    }
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use futures::poll;
-use merch_store::engine::{self, Engine, EngineError, EngineOptions};
+use merch_store::engine::{self, Asker, Engine, EngineError, EngineOptions, TEAM_PLACES};
 use merch_store::shop::ledger::{Action, Answer, Command, Order, Receipt, Refusal};
-use merch_store::shop::{AccountId, Amount, BooksId, ItemName, Owner, Username};
-use merch_store::storage::{Audit, Database, Writer};
+use merch_store::shop::{
+    AccountId, Amount, BooksId, Fingerprint, IdempotencyKey, ItemName, LogNumber, Owner, Username,
+};
+use merch_store::storage::{Audit, Database, ReplayLimits, Writer};
 use uuid::Uuid;
 
 use crate::support::TestDatabase;
@@ -13,16 +15,17 @@ use crate::support::shop::Bank;
 
 use super::{HeldUp, LONG};
 
-const MOVED: Result<Answer, EngineError> =
-    Ok(Answer { result: Ok(Receipt::Moved), replayed: false });
+/// The answer to what became row `number` of the log.
+fn done(number: i64) -> Result<Answer, EngineError> {
+    let result = Ok(Receipt::Done(Some(LogNumber(number))));
+    Ok(Answer { result, replayed: false })
+}
 
 fn options() -> EngineOptions {
     EngineOptions {
         queue_capacity: 100,
         max_batch: 100,
-        max_attempts: 10,
-        replay_deadline: LONG,
-        outcome_deadline: LONG,
+        replay: ReplayLimits { max_attempts: 10, replay_deadline: LONG, outcome_deadline: LONG },
     }
 }
 
@@ -69,7 +72,7 @@ async fn queue(
 ) -> Vec<BoxFuture<'_, Result<Answer, EngineError>>> {
     let mut answers = Vec::new();
     for command in commands {
-        let mut answer = engine.submit(command).boxed();
+        let mut answer = engine.submit(Asker::Employee, command).boxed();
         assert!(poll!(&mut answer).is_pending(), "the writer is held up");
         answers.push(answer);
     }
@@ -90,8 +93,9 @@ async fn what_queues_up_while_the_writer_is_busy_becomes_one_transaction() {
         let rest = queue(&engine, (1..=50).map(|by| people.buys(by, "cup"))).await;
         held_up.release().await;
 
-        assert_eq!(join_all(first).await, [MOVED]);
-        assert_eq!(join_all(rest).await, [MOVED; 50]);
+        // After the 51 starting grants.
+        assert_eq!(join_all(first).await, [done(52)]);
+        assert_eq!(join_all(rest).await, (53..=102).map(done).collect::<Vec<_>>());
         let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE item_id IS NOT NULL";
         assert_eq!(database.number(written).await, transactions, "max_batch {max_batch}");
         let audit = Audit::run(&database.options()).await.unwrap();
@@ -119,9 +123,9 @@ async fn a_batch_is_carried_out_in_the_order_in_which_it_queued_up() {
     let rest = queue(&engine, chain).await;
     held_up.release().await;
 
-    assert_eq!(join_all(first).await, [MOVED]);
+    assert_eq!(join_all(first).await, [done(5)]);
     let too_few = Ok(Answer { result: Err(Refusal::InsufficientCoins), replayed: false });
-    assert_eq!(join_all(rest).await, [too_few, MOVED, MOVED, MOVED, MOVED]);
+    assert_eq!(join_all(rest).await, [too_few, done(6), done(7), done(8), done(9)]);
     let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE id > 5";
     assert_eq!(database.number(written).await, 1);
     let audit = Audit::run(&database.options()).await.unwrap();
@@ -142,7 +146,7 @@ async fn an_order_whose_client_gave_up_in_the_queue_is_not_carried_out() {
     drop(gave_up);
     held_up.release().await;
 
-    assert_eq!((join_all(first).await, join_all(waited).await), (vec![MOVED], vec![MOVED]));
+    assert_eq!((join_all(first).await, join_all(waited).await), (vec![done(4)], vec![done(5)]));
     let coins = "SELECT coins FROM balance WHERE user_id = 2";
     assert_eq!(database.number(coins).await, 100);
 }
@@ -161,13 +165,86 @@ async fn the_writer_finishes_the_queue_before_it_stops() {
     let answers: Vec<_> = (1..=30)
         .map(|by| {
             let engine = engine.clone();
-            tokio::spawn(async move { engine.submit(people.buys(by, "pen")).await })
+            tokio::spawn(
+                async move { engine.submit(Asker::Employee, people.buys(by, "pen")).await },
+            )
         })
         .collect();
     drop(engine);
     writing.await;
+    let mut numbers = Vec::new();
     for answer in answers {
-        assert_eq!(answer.await.unwrap(), MOVED);
+        match answer.await.unwrap() {
+            Ok(Answer { result: Ok(Receipt::Done(Some(number))), .. }) => numbers.push(number.0),
+            other => panic!("{other:?}"),
+        }
     }
+    numbers.sort_unstable();
+    assert_eq!(numbers, (31..=60).collect::<Vec<_>>());
     assert_eq!(database.number("SELECT sum(quantity)::int8 FROM inventory").await, 30);
+}
+
+#[tokio::test]
+async fn a_batch_ends_at_a_weight_of_rows_whatever_commands_they_are_of() {
+    // Twenty purchases of one row, ten with a key of two, five sign-ups of three: 55 rows, of
+    // which the last command has three.
+    for (max_batch, transactions) in [(53, 1), (52, 2), (20, 3), (1, 35)] {
+        let database = TestDatabase::fresh().await;
+        Bank::open(&database, 30, 1000).await;
+        let people = People::of(&database).await;
+        let engine = start(&database, EngineOptions { max_batch, ..options() });
+        let mut held_up = HeldUp::writers_of(&database).await;
+        let first = queue(&engine, [people.buys(1, "pen")]).await;
+        held_up.is_waited_for().await;
+        let keyed = (21..=30).map(|by| match people.buys(by, "pen") {
+            Command::Order(order) => {
+                let key = IdempotencyKey::parse(b"once").unwrap();
+                Command::Order(Order { key: Some((key, Fingerprint([0; 32]))), ..order })
+            }
+            other => other,
+        });
+        let newcomers = (1..=5).map(|number| Command::OpenAccount {
+            username: Username::parse(&format!("newcomer{number}")).unwrap(),
+            password_hash: "hash".into(),
+        });
+        let commands = (2..=20).map(|by| people.buys(by, "pen")).chain(keyed).chain(newcomers);
+        let rest = queue(&engine, commands).await;
+        held_up.release().await;
+        join_all(first).await;
+        for answer in join_all(rest).await {
+            assert!(answer.is_ok_and(|answer| answer.result.is_ok()));
+        }
+        let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE id > 30";
+        assert_eq!(database.number(written).await, transactions, "max_batch {max_batch}");
+    }
+}
+
+#[tokio::test]
+async fn a_full_queue_has_places_left_for_the_team_and_not_for_others() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 3, 1_000_000).await;
+    let people = People::of(&database).await;
+    let engine = start(&database, EngineOptions { queue_capacity: 4, max_batch: 1, ..options() });
+    let mut held_up = HeldUp::writers_of(&database).await;
+    let first = queue(&engine, [people.buys(1, "pen")]).await;
+    held_up.is_waited_for().await;
+    let everybody = queue(&engine, (0..4).map(|_| people.buys(2, "pen"))).await;
+
+    let full = Err(EngineError::QueueFull);
+    assert_eq!(engine.admit(), Err(EngineError::QueueFull));
+    assert_eq!(engine.submit(Asker::Employee, people.buys(2, "pen")).await, full);
+    let mut team = Vec::new();
+    for _ in 0..TEAM_PLACES {
+        let mut answer = engine.submit(Asker::Team, people.buys(3, "pen")).boxed();
+        assert!(poll!(&mut answer).is_pending());
+        team.push(answer);
+        assert_eq!(engine.submit(Asker::Employee, people.buys(2, "pen")).await, full);
+    }
+    assert_eq!(engine.submit(Asker::Team, people.buys(3, "pen")).await, full);
+
+    held_up.release().await;
+    for answer in join_all(first.into_iter().chain(everybody).chain(team)).await {
+        assert!(answer.is_ok_and(|answer| answer.result.is_ok()));
+    }
+    assert_eq!(engine.admit(), Ok(()));
 }

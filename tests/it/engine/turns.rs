@@ -93,7 +93,8 @@ async fn two_shops_that_cannot_take_turns_both_make_progress() {
     assert_eq!(hot.coins().await, 1_000_000 + 3 * orders);
     let pens = "SELECT sum(quantity)::int8 FROM inventory";
     assert_eq!(database.number(pens).await, orders);
-    let writers = "SELECT count(*) FROM writers WHERE batch > 0";
+    // The one that opened the accounts wrote a single batch.
+    let writers = "SELECT count(*) FROM writers WHERE batch > 1";
     assert_eq!(database.number(writers).await, 2, "both shops wrote");
     let audit = merch_store::storage::Audit::run(&database.options()).await.unwrap();
     assert_eq!(audit.lies, []);

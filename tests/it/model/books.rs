@@ -45,6 +45,8 @@ struct Promise {
 pub struct Expected {
     pub status: u16,
     pub code: Option<&'static str>,
+    /// The number of the movement that was made.
+    pub number: Option<usize>,
     pub replayed: bool,
 }
 
@@ -86,7 +88,8 @@ impl Books {
         let answer = match self.carry_out(by, request) {
             Ok(event) => {
                 self.events.push(event);
-                Expected { status: 200, code: None, replayed: false }
+                let number = Some(self.events.len());
+                Expected { status: 200, code: None, number, replayed: false }
             }
             Err(code) => refused(400, code),
         };
@@ -165,10 +168,16 @@ impl Books {
             }
             _ => None,
         };
-        self.events.iter().rev().filter_map(seen).collect()
+        let numbered = |(number, event): (usize, &Event)| {
+            let mut movement = seen(event)?;
+            movement["id"] = (number + 1).into();
+            movement["ref"] = Value::Null;
+            Some(movement)
+        };
+        self.events.iter().enumerate().rev().filter_map(numbered).collect()
     }
 }
 
 fn refused(status: u16, code: &'static str) -> Expected {
-    Expected { status, code: Some(code), replayed: false }
+    Expected { status, code: Some(code), number: None, replayed: false }
 }

@@ -277,9 +277,9 @@ impl Stage {
     fn of(sql: &str) -> Option<Stage> {
         let beginnings = [
             ("BEGIN ISOLATION LEVEL SERIALIZABLE", Stage::Begin),
-            ("SELECT 0::int2, user_id, coins,", Stage::Fetch),
-            ("WITH opened AS", Stage::Open),
-            ("WITH moved AS", Stage::Write),
+            ("/* ledger_fetch */", Stage::Fetch),
+            ("/* accounts_insert_many */", Stage::Open),
+            ("/* ledger_write */", Stage::Write),
             ("COMMIT", Stage::Commit),
         ];
         beginnings.into_iter().find_map(|(start, stage)| sql.starts_with(start).then_some(stage))

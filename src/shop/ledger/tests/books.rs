@@ -15,6 +15,8 @@ pub const ID: BooksId = BooksId(Uuid::from_u128(1));
 /// commands mean the same in another batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Books {
+    /// The newest row of the log.
+    pub head: LogNumber,
     pub balances: BTreeMap<AccountId, Coins>,
     pub inventory: BTreeMap<(AccountId, ItemId), i64>,
     pub grants: BTreeMap<AccountId, Amount>,
@@ -62,6 +64,7 @@ impl Books {
             (ItemName::parse(name).unwrap(), (ItemId(id), Amount::new(price).unwrap()))
         });
         Ledger {
+            head: self.head,
             books: Some(ID),
             owners,
             balances: self.balances.iter().map(|(id, coins)| (*id, *coins)).collect(),
@@ -105,6 +108,16 @@ impl Books {
 
     /// What the tables and their constraints would make of `changes`.
     pub fn write(&mut self, changes: &Changes) {
+        let (head, new_head) = changes.head;
+        assert_eq!(head, self.head, "nobody else wrote meanwhile");
+        let opened = changes.opened.iter().map(|opened| opened.number);
+        let mut numbers: Vec<LogNumber> =
+            opened.chain(changes.entries.iter().map(|entry| entry.number)).collect();
+        numbers.sort_unstable();
+        let expected: Vec<LogNumber> = (head.0 + 1..=new_head.0).map(LogNumber).collect();
+        assert_eq!(numbers, expected, "each number once, and no gap");
+        assert!(changes.entries.is_sorted_by_key(|entry| entry.number));
+        self.head = new_head;
         for opened in &changes.opened {
             assert_eq!(opened.id, number_of(opened.username.as_str()));
             let taken = self.balances.insert(opened.id, opened.grant.into());
