@@ -130,6 +130,24 @@ impl Database {
         &self,
         statement: impl for<'c> Fn(Statements<'c>) -> Running<'c, T> + Send + Sync + 'static,
     ) -> Result<T, StorageError> {
+        self.run_again(self.options().max_connections, statement).await
+    }
+
+    /// Runs a statement that does not bear to be run twice: one whose session ended, and which
+    /// may have been carried out, is not sent again.
+    pub(super) async fn run_once<T: Send + 'static>(
+        &self,
+        statement: impl for<'c> Fn(Statements<'c>) -> Running<'c, T> + Send + Sync + 'static,
+    ) -> Result<T, StorageError> {
+        self.run_again(0, statement).await
+    }
+
+    /// Runs a statement, and again on another session for so many that have ended.
+    async fn run_again<T: Send + 'static>(
+        &self,
+        sessions: u32,
+        statement: impl for<'c> Fn(Statements<'c>) -> Running<'c, T> + Send + Sync + 'static,
+    ) -> Result<T, StorageError> {
         if !self.is_available() {
             return Err(StorageError::Unavailable("the database is away".into()));
         }
@@ -153,7 +171,7 @@ impl Database {
                             // The server said so, of all its sessions.
                             database.leave();
                         }
-                        if left >= pool.options().max_connections {
+                        if left >= sessions {
                             return Err(error.into());
                         }
                         left += 1;

@@ -88,7 +88,7 @@ impl Database {
     /// Whether the client had one.
     pub async fn client_limits_delete(&self, client_id: &str) -> Result<bool, StorageError> {
         let client_id = client_id.to_owned();
-        self.run(move |connection| {
+        self.run_once(move |connection| {
             let client_id = client_id.clone();
             Box::pin(async move {
                 sqlx::query(and_move_on!("DELETE FROM client_limits WHERE client_id = $1"))
@@ -106,7 +106,7 @@ impl Database {
         sql: &'static str,
         limit: ClientLimit,
     ) -> Result<bool, StorageError> {
-        self.run(move |connection| {
+        self.run_once(move |connection| {
             let ClientLimit { client_id, capacity, rate_per_sec } = limit.clone();
             Box::pin(async move {
                 sqlx::query(sql)
