@@ -3,9 +3,11 @@
 //! Both sides of a ratio run in the same invocation on the same machine, in turn, several
 //! rounds; what is printed are medians, with the lowest and the highest in brackets.
 
+mod against;
 mod gateway;
 mod limiter;
 mod load;
+mod metrics;
 mod peer;
 mod pictures;
 mod processes;
@@ -31,6 +33,7 @@ Examples:
   cargo bench --bench shop
   cargo bench --bench shop -- --only uniform --only hot --seconds 5
   cargo bench --bench shop -- --only gateway --only limiter
+  cargo bench --bench shop -- --against ../before/target/release/merch-store --rounds 5
   cargo bench --bench shop -- --media media")]
 struct Options {
     /// Rounds of each comparison.
@@ -42,6 +45,9 @@ struct Options {
     /// Run only the scenarios whose name contains this.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Compare with this other merch-store, in turn, and measure nothing else.
+    #[arg(long, value_name = "PROGRAM")]
+    against: Option<std::path::PathBuf>,
     /// Write the figures and their pictures to this folder, if everything was run.
     #[arg(long, value_name = "FOLDER")]
     media: Option<std::path::PathBuf>,
@@ -62,27 +68,36 @@ async fn main() -> anyhow::Result<()> {
     let options = Options::parse();
     let started = Instant::now();
     let mut report = Report::default();
-    // First, while the memory of this process is nobody else's.
-    if options.wants(limiter::NAME) {
-        limiter::run(&mut report);
-    }
-    if gateway::NAMES.iter().any(|name| options.wants(name)) {
-        gateway::run_all(&options, &mut report).await?;
-    }
-    if scenarios::NAMES.iter().any(|name| options.wants(name)) {
-        eprintln!("preparing: a private PostgreSQL with {} people", world::PEOPLE);
-        let world = World::new().await?;
-        let result = scenarios::run_all(&world, &options, &mut report).await;
-        world.close().await?;
-        result?;
+    match &options.against {
+        Some(other) => against::run(other, &options, &mut report).await?,
+        None => measure(&options, &mut report).await?,
     }
     println!("{report}");
     println!("took {:.0} s", started.elapsed().as_secs_f64());
-    if let Some(folder) = options.media.filter(|_| options.only.is_empty()) {
+    let is_whole = options.only.is_empty() && options.against.is_none();
+    if let Some(folder) = options.media.filter(|_| is_whole) {
         std::fs::write(folder.join("bench.json"), report.to_json()?)?;
         std::fs::write(folder.join("bench-throughput.svg"), pictures::throughput(&report))?;
         std::fs::write(folder.join("bench-processor.svg"), pictures::processor(&report))?;
         std::fs::write(folder.join("bench-gateway.svg"), pictures::gateway(&report))?;
+    }
+    Ok(())
+}
+
+/// Measures this program, and what it stands beside.
+async fn measure(options: &Options, report: &mut Report) -> anyhow::Result<()> {
+    // First, while the memory of this process is nobody else's.
+    if options.wants(limiter::NAME) {
+        limiter::run(report);
+    }
+    if gateway::NAMES.iter().any(|name| options.wants(name)) {
+        gateway::run_all(options, report).await?;
+    }
+    if scenarios::NAMES.iter().any(|name| options.wants(name)) {
+        let world = World::new(None).await?;
+        let result = scenarios::run_all(&world, options, report).await;
+        world.close().await?;
+        result?;
     }
     Ok(())
 }

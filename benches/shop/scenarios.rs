@@ -1,6 +1,7 @@
 //! The scenarios, one function each.
 
 use std::io::Write;
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,9 @@ use super::report::Report;
 use super::world::{PASSWORD, PEOPLE, Replica, World};
 
 /// Connections of a closed loop.
-const CONNECTIONS: usize = 256;
+pub const CONNECTIONS: usize = 256;
 /// People whose `/api/info` is asked for; they have 100 transfers each way.
-const READERS: u32 = 2_000;
+pub const READERS: u32 = 2_000;
 
 /// People with 100 transfers each way while the history of the others grows.
 const WATCHED: u32 = 50;
@@ -136,7 +137,7 @@ async fn overload(world: &World, report: &mut Report) -> anyhow::Result<()> {
     let peak = closed_loop(&targets, CONNECTIONS, Duration::from_secs(4), uniform(world)).await;
     let rate = 2.0 * peak.rate();
     let load = || open_loop(&targets, PLENTY, rate, WHILE, uniform(world));
-    let twice = measured(world, &replica, load).await;
+    let twice = measured(world, slice::from_ref(&replica), load).await;
     let (shop, postgres, generator) =
         (twice.us(twice.shop), twice.us(twice.postgres), twice.us(twice.generator));
     let twice = twice.answers;
@@ -197,7 +198,7 @@ async fn growth(world: &World, options: &Options, report: &mut Report) -> anyhow
             let mut each = Vec::new();
             for _ in 0..options.rounds {
                 let run = || closed_loop(&targets, 32, period, requests.clone());
-                let measured = measured(world, &replica, run).await;
+                let measured = measured(world, slice::from_ref(&replica), run).await;
                 each.push(measured.us(measured.shop) + measured.us(measured.postgres));
             }
             report.add("growth", &format!("{what}, {rows} rows"), "us", &each);
@@ -238,7 +239,7 @@ async fn against_peer(
     let mut peers = Vec::new();
     for _ in 0..options.rounds {
         rounds.push(
-            measured(world, &replica, || {
+            measured(world, slice::from_ref(&replica), || {
                 closed_loop(&targets, CONNECTIONS, period, requests.clone())
             })
             .await,
@@ -278,37 +279,39 @@ async fn against_peer(
 }
 
 /// Answers, and what they cost.
-struct Measured {
-    answers: Answers,
-    shop: Duration,
-    postgres: Duration,
-    generator: Duration,
+pub struct Measured {
+    pub answers: Answers,
+    pub shop: Duration,
+    pub postgres: Duration,
+    pub generator: Duration,
 }
 
 impl Measured {
-    fn us(&self, cpu: Duration) -> f64 {
+    /// Of so much processor time, what each request had, in microseconds.
+    pub fn us(&self, cpu: Duration) -> f64 {
         cpu.as_micros() as f64 / self.answers.total().max(1) as f64
     }
 }
 
-async fn measured<F: Future<Output = Answers>>(
+pub async fn measured<F: Future<Output = Answers>>(
     world: &World,
-    replica: &Replica,
+    replicas: &[Replica],
     load: impl FnOnce() -> F,
 ) -> Measured {
     let me = std::process::id();
-    let before = (replica.cpu(), world.postgres_cpu(), cpu_of(me));
+    let shop = || replicas.iter().map(Replica::cpu).sum::<Duration>();
+    let before = (shop(), world.postgres_cpu(), cpu_of(me));
     let answers = load().await;
     Measured {
         answers,
-        shop: replica.cpu() - before.0,
+        shop: shop() - before.0,
         postgres: world.postgres_cpu() - before.1,
         generator: cpu_of(me) - before.2,
     }
 }
 
 /// Transfers and purchases, half each, everybody with everybody.
-fn uniform(world: &World) -> impl Requests {
+pub fn uniform(world: &World) -> impl Requests + use<> {
     let tokens = world.tokens.clone();
     move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
         let me = rng.random_range(0..PEOPLE);
@@ -323,14 +326,14 @@ fn uniform(world: &World) -> impl Requests {
 }
 
 /// Transfers from anybody to user 1.
-fn hot(world: &World) -> impl Requests {
+pub fn hot(world: &World) -> impl Requests + use<> {
     let tokens = world.tokens.clone();
     move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
         send(buffer, &tokens, rng.random_range(1..PEOPLE), 1);
     }
 }
 
-fn info(world: &World) -> impl Requests {
+pub fn info(world: &World) -> impl Requests + use<> {
     let tokens = world.tokens.clone();
     move |rng: &mut SmallRng, buffer: &mut Vec<u8>| {
         get(buffer, &tokens, rng.random_range(0..READERS), "/api/info");
@@ -428,7 +431,7 @@ fn send(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, to: u32) {
 }
 
 /// 100 transfers each way for the first so many people, in mixed order.
-async fn give_history(world: &World, readers: u32) -> anyhow::Result<()> {
+pub async fn give_history(world: &World, readers: u32) -> anyhow::Result<()> {
     world
         .execute(&format!(
             "INSERT INTO history (id, from_id, to_id, amount)

@@ -1,20 +1,21 @@
 //! What is measured: a private PostgreSQL with 100,000 people, and replicas of the shop as
-//! processes of their own.
+//! processes of their own, of this build or of another one.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use merch_store::auth::password::{self, Password};
+use anyhow::Context;
 use merch_store::auth::token::Tokens;
 use merch_store::data_folder::DataFolder;
 use merch_store::private_postgres::PrivatePostgres;
-use merch_store::shop::{AccountId, Amount, Owner, Username};
-use merch_store::storage::{Database, DatabaseOptions, Migrations, Seed};
+use merch_store::shop::{AccountId, BooksId, Owner, Username};
+use merch_store::storage::{Database, DatabaseOptions};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
 
 use super::processes::{cpu_of, cpu_of_family};
 
@@ -22,7 +23,6 @@ use super::processes::{cpu_of, cpu_of_family};
 pub const PEOPLE: u32 = 100_000;
 /// The password of all of them.
 pub const PASSWORD: &str = "password";
-const COINS: i64 = 10_000_000;
 const SECRET: &str = "the secret of the benchmark, nobody else's";
 
 /// The database and everybody's tokens.
@@ -30,6 +30,7 @@ pub struct World {
     pub url: String,
     /// `Authorization` values, by account number less one.
     pub tokens: Arc<Vec<String>>,
+    program: PathBuf,
     postgres: PrivatePostgres,
     folder: DataFolder,
     home: PathBuf,
@@ -42,25 +43,25 @@ pub struct Replica {
 }
 
 impl World {
-    /// Starts a PostgreSQL on an empty folder and fills it.
-    pub async fn new() -> anyhow::Result<World> {
-        let home = std::env::temp_dir().join(format!("merch-store-bench-{}", std::process::id()));
+    /// Starts a PostgreSQL on an empty folder and has this program fill it, or another one.
+    pub async fn new(other: Option<&Path>) -> anyhow::Result<World> {
+        let program = other.unwrap_or(Path::new(env!("CARGO_BIN_EXE_merch-store"))).to_owned();
+        eprintln!("preparing: a private PostgreSQL with {PEOPLE} people of {}", program.display());
+        let name = match other {
+            None => format!("merch-store-bench-{}", std::process::id()),
+            Some(_) => format!("merch-store-bench-{}-other", std::process::id()),
+        };
+        let home = std::env::temp_dir().join(name);
         let folder = DataFolder::take(&home)?;
         let postgres = PrivatePostgres::start(&folder).await?;
         let url = postgres.url();
-        let options = DatabaseOptions::from_url(&url)?;
-        let mut migrations = Migrations::connect(&options).await?;
-        migrations.up().await?;
-        migrations.close().await;
-        let hash = password::hash(&Password::parse(PASSWORD.into())?);
-        let coins = Amount::new(COINS).expect("positive");
-        let mut seed = Seed::connect(&options).await?;
-        for first in (1..=PEOPLE).step_by(10_000) {
-            seed.users_insert_many(first, first + 9_999, coins, &hash).await?;
-        }
-        seed.finish().await?;
+        run(&program, &url, &["migrate", "up"])?;
+        let people = PEOPLE.to_string();
+        run(&program, &url, &["seed", "--users", &people, "--password", PASSWORD])?;
 
-        let books = Database::new(options).books_fetch().await?.id;
+        // Tokens of releases without an identity of the database do not name it.
+        let books = Database::new(DatabaseOptions::from_url(&url)?).books_fetch().await;
+        let books = books.map_or(BooksId(Uuid::nil()), |books| books.id);
         let tokens = Tokens::new(&SECRET.into(), None, Duration::from_secs(86_400));
         let now = SystemTime::UNIX_EPOCH.elapsed()?;
         let tokens = (1..=PEOPLE)
@@ -70,12 +71,12 @@ impl World {
                 tokens.issue(&Owner { account, username, books }, now)
             })
             .collect();
-        Ok(World { url, tokens: Arc::new(tokens), postgres, folder, home })
+        Ok(World { url, tokens: Arc::new(tokens), program, postgres, folder, home })
     }
 
     /// Starts a replica with settings as they come, but for those named here.
     pub fn replica(&self, settings: &[(&str, &str)]) -> anyhow::Result<Replica> {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_merch-store"))
+        let mut process = Command::new(&self.program)
             .args(["serve", "--address", "127.0.0.1:0"])
             .env("MERCH__DATABASE__URL", &self.url)
             .env("MERCH__AUTH__JWT_SECRET", SECRET)
@@ -142,4 +143,14 @@ impl Drop for Replica {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Has `program` do something to the database, and is told only if it fails.
+fn run(program: &Path, url: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new(program);
+    let output = command.args(arguments).env("MERCH__DATABASE__URL", url).output();
+    let output = output.with_context(|| format!("cannot run {}", program.display()))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{} {arguments:?}: {said}", program.display());
+    Ok(())
 }
