@@ -24,11 +24,11 @@ pub(super) enum Rest {
     /// All of it has come, or there was none.
     #[default]
     Nothing,
-    /// It was not asked for yet.
+    /// It was not waited for yet.
     Unasked,
     /// The request waits for more of it.
     Awaited,
-    /// It is not asked for any more; it was awaited, or not even asked for.
+    /// It is not wanted any more; it may have been awaited before.
     Dropped { incoming: Incoming, awaited: bool },
     /// Its end cannot be found any more, so no request can come after it.
     Spoilt,
@@ -43,7 +43,8 @@ pub struct Arriving {
     incoming: Option<Incoming>,
     /// None if the connection need not know: it is over, or one of many on HTTP/2.
     activity: Option<Activity>,
-    asked: bool,
+    /// Whether the request has waited for it.
+    awaited: bool,
 }
 
 /// Has `serve` answer `request`, which came on the connection of `activity`. If that leaves the
@@ -57,8 +58,8 @@ where
     Answering: Future<Output = Response<B>>,
 {
     let is_over = request.body().is_end_stream() || request.version() == Version::HTTP_2;
-    let expectation = request.headers().get(EXPECT);
-    let expects = expectation.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let is_awaiting = |it: &HeaderValue| it.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    let expects = !is_over && request.headers().get_all(EXPECT).iter().any(is_awaiting);
     let told = (!is_over).then(|| activity.clone());
     let mut response = serve(request.map(|incoming| Arriving::new(incoming, told))).await;
     if !is_over && !activity.ends_body(expects).await {
@@ -76,9 +77,14 @@ impl Activity {
     /// Sees to it that the next thing on the connection is a request; false if that cannot be.
     /// A client that `expects` to be told to go on may leave its body out.
     async fn ends_body(&self, expects: bool) -> bool {
-        let rest = std::mem::replace(&mut *self.rest(), Rest::Spoilt);
+        let rest = {
+            let mut rest = self.rest();
+            if matches!(*rest, Rest::Nothing) {
+                return true;
+            }
+            std::mem::replace(&mut *rest, Rest::Spoilt)
+        };
         let is_over = match rest {
-            Rest::Nothing => true,
             Rest::Dropped { incoming, .. } if !expects => is_drained(incoming).await,
             _ => false,
         };
@@ -115,13 +121,13 @@ impl Arriving {
         if let Some(activity) = &activity {
             *activity.rest() = Rest::Unasked;
         }
-        Arriving { incoming: Some(incoming), activity, asked: false }
+        Arriving { incoming: Some(incoming), activity, awaited: false }
     }
 
     /// Tells the connection once, the first time.
-    fn ask(&mut self) {
-        if let Some(activity) = self.activity.as_ref().filter(|_| !self.asked) {
-            self.asked = true;
+    fn wait(&mut self) {
+        if let Some(activity) = self.activity.as_ref().filter(|_| !self.awaited) {
+            self.awaited = true;
             *activity.rest() = Rest::Awaited;
         }
     }
@@ -141,9 +147,11 @@ impl Body for Arriving {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        self.ask();
         let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
-        let frame = ready!(Pin::new(incoming).poll_frame(cx));
+        let Poll::Ready(frame) = Pin::new(incoming).poll_frame(cx) else {
+            self.wait();
+            return Poll::Pending;
+        };
         match &frame {
             Some(Err(_)) => self.end(Rest::Spoilt),
             Some(Ok(_)) if !self.is_end_stream() => {}
@@ -169,7 +177,7 @@ impl Drop for Arriving {
         let mut rest = activity.rest();
         // Once there is an answer it has said that the connection ends.
         if !matches!(*rest, Rest::Spoilt) {
-            *rest = Rest::Dropped { incoming, awaited: self.asked };
+            *rest = Rest::Dropped { incoming, awaited: self.awaited };
         }
     }
 }

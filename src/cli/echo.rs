@@ -41,6 +41,7 @@ pub async fn run(args: EchoArgs, common: Common, signals: Signals) -> anyhow::Re
         max_connections: config.http.max_connections,
         grace: config.shutdown.grace,
         trusted: None,
+        limited: false,
     };
     http::start(listener, echo::router(), options, &lifecycle)?;
     let version = env!("CARGO_PKG_VERSION");

@@ -202,6 +202,7 @@ impl Server {
             cors: cors(config),
             gate,
         };
+        let limited = shop.gate.is_some();
         let trusted = config.http.trusted_proxies.iter();
         let server = ServerOptions {
             header_limit: config.http.header_limit,
@@ -209,6 +210,7 @@ impl Server {
             max_connections: config.http.max_connections,
             grace: config.shutdown.grace,
             trusted: Some(Trusted::new(trusted.map(|it| it.0).collect())),
+            limited,
         };
         http::start(listener, http::router(shop), server, &lifecycle)?;
         let deadline = config.shutdown.grace + config.shutdown.deadline;

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use metrics::{Gauge, counter, histogram};
-use tokio::sync::mpsc;
+use metrics::{counter, histogram};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::shop::ledger::Answer;
+use crate::shop::ledger::{Answer, Command};
 use crate::storage::{Database, Writer};
 use crate::telemetry::is_news;
 
 use super::commit::{commit, say_away};
-use super::queue::{EngineError, EngineOptions, Submission};
+use super::queue::{EngineError, EngineOptions, Queue, Submission};
 
 /// How often an idle writer makes sure that the database is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -28,13 +27,12 @@ const WRITE_PAUSE: Duration = Duration::from_secs(2);
 
 /// The one task that writes.
 pub(super) struct WriterTask {
-    pub queue: mpsc::Receiver<Submission>,
+    pub queue: Queue,
     pub writer: Writer,
     pub database: Database,
     /// Whether the database takes what is written, for those who ask before they order.
     pub writable: Arc<AtomicBool>,
     pub options: EngineOptions,
-    pub depth: Gauge,
 }
 
 impl WriterTask {
@@ -45,16 +43,13 @@ impl WriterTask {
             while !waiting.is_empty() {
                 self.carry_out(&mut waiting).await;
             }
-            let received = {
-                let receiving = pin!(self.queue.recv_many(&mut waiting, self.options.max_batch));
-                timeout(HEARTBEAT, receiving).await
+            let taken = {
+                let taking = pin!(self.queue.take_many(&mut waiting, self.options.max_batch));
+                timeout(HEARTBEAT, taking).await
             };
-            match received {
+            match taken {
                 Ok(0) => break,
-                Ok(taken) => {
-                    self.depth.decrement(taken as f64);
-                    waiting.iter_mut().for_each(|submission| submission.place = None);
-                }
+                Ok(_) => {}
                 Err(_idle) => {
                     if let Err(error) = self.writer.ensure_connected().await {
                         say_away(&error.to_string());
@@ -75,22 +70,29 @@ impl WriterTask {
         if waiting.is_empty() {
             return;
         }
-        refusing(&mut self.queue, &self.database, &self.depth, self.writer.take_turn()).await;
-        let mut weight = 0;
-        let mut commands = Vec::with_capacity(waiting.len());
-        let mut answers = Vec::with_capacity(waiting.len());
-        let mut before = std::mem::take(waiting).into_iter();
-        while weight < self.options.max_batch {
-            let Some(submission) = before.next().or_else(|| self.next_in_queue()) else { break };
+        refusing(&mut self.queue, &self.database, self.writer.take_turn()).await;
+        let (mut weight, mut taken) = (0, 0);
+        while weight < self.options.max_batch
+            && let Some(submission) = waiting.get(taken)
+        {
+            weight += submission.command.weight();
+            taken += 1;
+        }
+        let (mut commands, mut answers): (Vec<Command>, Vec<_>) = waiting
+            .drain(..taken)
+            .map(|submission| (submission.command, submission.answer))
+            .unzip();
+        while weight < self.options.max_batch
+            && let Some(submission) = self.next_in_queue()
+        {
             weight += submission.command.weight();
             commands.push(submission.command);
             answers.push(submission.answer);
         }
-        waiting.extend(before);
         histogram!("merch_engine_batch_size").record(commands.len() as f64);
         let results = {
             let committing = commit(&mut self.writer, &commands, &self.options);
-            refusing(&mut self.queue, &self.database, &self.depth, committing).await
+            refusing(&mut self.queue, &self.database, committing).await
         };
         let away = results.contains(&Err(EngineError::Unavailable))
             || results.contains(&Err(EngineError::OutcomeUnknown));
@@ -113,9 +115,7 @@ impl WriterTask {
     /// The next command on the queue whose client is still there.
     fn next_in_queue(&mut self) -> Option<Submission> {
         loop {
-            let mut submission = self.queue.try_recv().ok()?;
-            self.depth.decrement(1);
-            submission.place = None;
+            let submission = self.queue.take_waiting()?;
             if !submission.answer.is_closed() {
                 return Some(submission);
             }
@@ -131,11 +131,8 @@ impl WriterTask {
             tokio::select! {
                 biased;
                 () = &mut returning => break,
-                received = self.queue.recv() => match received {
-                    Some(submission) => {
-                        self.depth.decrement(1);
-                        refuse(submission);
-                    }
+                taken = self.queue.take() => match taken {
+                    Some(submission) => refuse(submission),
                     None => return,
                 },
             }
@@ -171,21 +168,13 @@ async fn until_writable(writer: &mut Writer, database: &Database, writable: &Ato
 }
 
 /// Does `work`, which may wait for a database that has gone; those in the queue need not.
-async fn refusing<T>(
-    queue: &mut mpsc::Receiver<Submission>,
-    database: &Database,
-    depth: &Gauge,
-    work: impl Future<Output = T>,
-) -> T {
+async fn refusing<T>(queue: &mut Queue, database: &Database, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     loop {
         tokio::select! {
             biased;
             done = &mut work => return done,
-            Some(submission) = queue.recv(), if !database.is_available() => {
-                depth.decrement(1);
-                refuse(submission);
-            }
+            Some(submission) = queue.take(), if !database.is_available() => refuse(submission),
             () = database.went_away(), if database.is_available() => {}
         }
     }

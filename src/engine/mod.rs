@@ -26,7 +26,6 @@ pub fn start(
 ) -> (Engine, impl Future<Output = ()> + Send) {
     let writable = Arc::new(AtomicBool::new(true));
     let (engine, queue) = Engine::new(database.clone(), writable.clone(), options.queue_capacity);
-    let depth = queue::depth();
-    let task = batch::WriterTask { queue, writer, database, writable, options, depth };
+    let task = batch::WriterTask { queue, writer, database, writable, options };
     (engine, task.run())
 }

@@ -1,10 +1,10 @@
 //! The way in: a handle that many requests share, and a queue with an end to it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use metrics::{Gauge, counter, gauge};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::shop::ledger::{Answer, Command};
 use crate::storage::{Database, ReplayLimits};
@@ -29,11 +29,24 @@ pub struct EngineOptions {
 #[derive(Clone, Debug)]
 pub struct Engine {
     queue: mpsc::Sender<Submission>,
-    /// Those of the queue that everybody may take.
-    places: Arc<Semaphore>,
+    places: Places,
     database: Database,
     writable: Arc<AtomicBool>,
     depth: Gauge,
+}
+
+/// The writer's end of the queue.
+pub(super) struct Queue {
+    submissions: mpsc::Receiver<Submission>,
+    places: Places,
+    depth: Gauge,
+}
+
+/// The places of the queue that everybody may take, and how many of them are taken.
+#[derive(Clone, Debug)]
+struct Places {
+    capacity: usize,
+    taken: Arc<AtomicUsize>,
 }
 
 /// Who asks for a command, as far as the queue cares.
@@ -50,8 +63,8 @@ pub enum Asker {
 pub(super) struct Submission {
     pub command: Command,
     pub answer: oneshot::Sender<Result<Answer, EngineError>>,
-    /// Its place on the queue, if that is one of everybody's, until it is taken from there.
-    pub place: Option<OwnedSemaphorePermit>,
+    /// Who asks; an employee's place is given back when this is taken from the queue.
+    pub asker: Asker,
 }
 
 /// Why a command got no answer from the ledger. Unless it says otherwise, it changed
@@ -84,10 +97,12 @@ impl Engine {
         database: Database,
         writable: Arc<AtomicBool>,
         capacity: usize,
-    ) -> (Engine, mpsc::Receiver<Submission>) {
+    ) -> (Engine, Queue) {
         let (queue, submissions) = mpsc::channel(capacity + TEAM_PLACES);
-        let places = Arc::new(Semaphore::new(capacity));
-        (Engine { queue, places, database, writable, depth: depth() }, submissions)
+        let places = Places { capacity, taken: Arc::default() };
+        let depth = gauge!("merch_engine_queue_depth");
+        let taken = Queue { submissions, places: places.clone(), depth: depth.clone() };
+        (Engine { queue, places, database, writable, depth }, taken)
     }
 
     /// Whether the database took what the writer last tried to write; `true` before that. One
@@ -101,28 +116,25 @@ impl Engine {
     pub fn admit(&self) -> Result<(), EngineError> {
         if !self.can_write() {
             Err(EngineError::Unavailable.counted())
-        } else if self.places.available_permits() == 0 {
+        } else if self.places.are_taken() {
             Err(EngineError::QueueFull.counted())
         } else {
             Ok(())
         }
     }
 
-    /// Has `command` carried out for `asker`. The answer comes after it is durable; dropping the wait
-    /// may or may not stop the command.
+    /// Has `command` carried out for `asker`. The answer comes after it is durable; dropping the
+    /// wait may or may not stop the command.
     pub async fn submit(&self, asker: Asker, command: Command) -> Result<Answer, EngineError> {
         if !self.can_write() {
             return Err(EngineError::Unavailable.counted());
         }
-        let place = match asker {
-            Asker::Employee => match self.places.clone().try_acquire_owned() {
-                Ok(place) => Some(place),
-                Err(_) => return Err(EngineError::QueueFull.counted()),
-            },
-            Asker::Team => None,
-        };
+        if asker == Asker::Employee && !self.places.take() {
+            return Err(EngineError::QueueFull.counted());
+        }
         let (sender, receiver) = oneshot::channel();
-        self.queue.try_send(Submission { command, answer: sender, place }).map_err(|error| {
+        self.queue.try_send(Submission { command, answer: sender, asker }).map_err(|error| {
+            self.places.give_back(usize::from(asker == Asker::Employee));
             match error {
                 mpsc::error::TrySendError::Full(_) => EngineError::QueueFull.counted(),
                 mpsc::error::TrySendError::Closed(_) => EngineError::Unavailable.counted(),
@@ -131,6 +143,52 @@ impl Engine {
         self.depth.increment(1);
         // A writer that died may have been in the middle of COMMIT.
         receiver.await.unwrap_or_else(|_| Err(EngineError::OutcomeUnknown.counted()))
+    }
+}
+
+impl Queue {
+    /// Waits for a command, then takes up to `most` of those that wait; 0 once every
+    /// [`Engine`] is dropped.
+    pub async fn take_many(&mut self, into: &mut Vec<Submission>, most: usize) -> usize {
+        let before = into.len();
+        let taken = self.submissions.recv_many(into, most).await;
+        self.have_left(&into[before..]);
+        taken
+    }
+
+    /// Waits for one; `None` once every [`Engine`] is dropped.
+    pub async fn take(&mut self) -> Option<Submission> {
+        let taken = self.submissions.recv().await;
+        self.have_left(taken.as_slice());
+        taken
+    }
+
+    /// One that waits already.
+    pub fn take_waiting(&mut self) -> Option<Submission> {
+        let taken = self.submissions.try_recv().ok();
+        self.have_left(taken.as_slice());
+        taken
+    }
+
+    fn have_left(&self, taken: &[Submission]) {
+        self.depth.decrement(taken.len() as f64);
+        self.places.give_back(taken.iter().filter(|it| it.asker == Asker::Employee).count());
+    }
+}
+
+impl Places {
+    fn are_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= self.capacity
+    }
+
+    /// Takes one, if one is free.
+    fn take(&self) -> bool {
+        let free = |taken: usize| (taken < self.capacity).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free).is_ok()
+    }
+
+    fn give_back(&self, places: usize) {
+        self.taken.fetch_sub(places, Ordering::Relaxed);
     }
 }
 
@@ -148,9 +206,4 @@ impl EngineError {
         counter!("merch_engine_errors_total", "error" => error).increment(1);
         self
     }
-}
-
-/// How many commands wait for the writer.
-pub(super) fn depth() -> Gauge {
-    gauge!("merch_engine_queue_depth")
 }

@@ -114,8 +114,7 @@ pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
 fn done(receipt: Receipt) -> Response {
     let mut response = ().into_response();
     if let Receipt::Done(Some(LogNumber(number))) = receipt {
-        let mut location = String::from("/api/history/");
-        location.push_str(itoa::Buffer::new().format(number));
+        let location = ["/api/history/", itoa::Buffer::new().format(number)].concat();
         let location = HeaderValue::try_from(location).expect("a path is a header value");
         response.headers_mut().insert(header::LOCATION, location);
     }

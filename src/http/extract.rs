@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -116,11 +116,12 @@ impl<S: Sync> FromRequestParts<S> for OptionalKey {
 /// The request's body, whole and within the limit.
 pub struct Body(pub Bytes);
 
-impl<S: Send + Sync> FromRequest<S> for Body {
+impl FromRequest<Arc<Shop>> for Body {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        match Bytes::from_request(request, state).await {
+    async fn from_request(mut request: Request, shop: &Arc<Shop>) -> Result<Self, ApiError> {
+        DefaultBodyLimit::max(shop.body_limit).apply(&mut request);
+        match Bytes::from_request(request, shop).await {
             Ok(bytes) => Ok(Body(bytes)),
             Err(rejection) if is_too_large(&rejection) => Err(ApiError::BodyTooLarge),
             Err(_) => Err(ApiError::BadRequest("the body broke off".into())),
@@ -135,11 +136,11 @@ fn is_too_large(rejection: &BytesRejection) -> bool {
 /// A JSON body, whatever the Content-Type says.
 pub struct JsonBody<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Shop>> for JsonBody<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let Body(bytes) = Body::from_request(request, state).await?;
+    async fn from_request(request: Request, shop: &Arc<Shop>) -> Result<Self, ApiError> {
+        let Body(bytes) = Body::from_request(request, shop).await?;
         json_object(&bytes)
             .map(JsonBody)
             .map_err(|error| ApiError::BadRequest(format!("the body is not as expected: {error}")))

@@ -24,7 +24,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -91,11 +90,10 @@ pub fn router(shop: Shop) -> Router {
     let shop = Arc::new(shop);
     let (api, _) = api().split_for_parts();
     let observer = Arc::new(Observer::new(shop.clone()));
-    // One layer made of three, outermost first: each layer of a router boxes every request.
+    // One layer made of two, outermost first: each layer of a router boxes every request.
     let around = (
         middleware::from_fn_with_state(observer, observe::observe),
         CatchPanicLayer::custom(error::panicked),
-        DefaultBodyLimit::max(shop.body_limit),
     );
     let mut router = api
         .merge(docs::router(openapi()))

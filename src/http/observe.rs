@@ -10,6 +10,7 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{Counter, Histogram, counter, histogram};
+use tokio::time::timeout;
 use tracing::Instrument;
 
 use crate::accept::Activity;
@@ -66,13 +67,13 @@ impl Observer {
 pub async fn observe(
     State(observer): State<Arc<Observer>>,
     matched: Option<MatchedPath>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let shop = &observer.shop;
     let started = Instant::now();
-    let method = request.method().clone();
-    let path = request.uri().path().to_owned();
+    let logged = (shop.access_log && is_logging() && !is_watch(request.uri().path()))
+        .then(|| (request.method().clone(), request.uri().path().to_owned()));
     let request_id = web::request_id(request.headers());
     let id = request_id.to_str().unwrap_or_default();
     let origin = shop.cors.as_ref().map(|cors| cors.origin(request.headers()));
@@ -80,9 +81,12 @@ pub async fn observe(
     // Short, because it stands in every line that is written meanwhile; the last one has the rest.
     let span = tracing::info_span!("request", id);
 
-    let activity = request.extensions().get::<Activity>().cloned();
-    let handled = handle(request, next, shop.body_limit).instrument(span);
-    let mut response = match tokio::time::timeout(shop.request_timeout, handled).await {
+    let activity = request.extensions_mut().remove::<Activity>();
+    let handled = match refusal(&request, shop.body_limit) {
+        Some(error) => Ok(error.into_response()),
+        None => timeout(shop.request_timeout, next.run(request).instrument(span)).await,
+    };
+    let mut response = match handled {
         Ok(response) => response,
         Err(_elapsed) if activity.is_some_and(|it| it.awaits_body()) => {
             ApiError::BodyTimeout.into_response()
@@ -92,7 +96,7 @@ pub async fn observe(
 
     let elapsed = started.elapsed();
     let status = response.status().as_u16();
-    if shop.access_log && !is_watch(&path) {
+    if let Some((method, path)) = logged {
         tracing::info!(
             target: "merch_store::access",
             id,
@@ -129,15 +133,18 @@ pub fn is_watch(path: &str) -> bool {
     ["/health/live", "/health/ready", "/metrics"].contains(&path)
 }
 
-/// Has a request answered whose head is fit for it, and whose body is not announced as longer
-/// than `body_limit`.
-async fn handle(request: Request, next: Next, body_limit: usize) -> Response {
+/// Whether lines about requests are written as things stand.
+pub fn is_logging() -> bool {
+    tracing::enabled!(target: "merch_store::access", tracing::Level::INFO)
+}
+
+/// What is wrong with a request whose head is not fit for an answer, or whose body is announced
+/// as longer than `body_limit`.
+fn refusal(request: &Request, body_limit: usize) -> Option<ApiError> {
     match web::admit(request.method(), request.uri(), request.version(), request.headers()) {
-        Ok(()) if request.body().size_hint().lower() > body_limit as u64 => {
-            ApiError::BodyTooLarge.into_response()
-        }
-        Ok(()) => next.run(request).await,
-        Err(why) => ApiError::BadRequest(why.message().into()).into_response(),
+        Ok(()) if request.body().size_hint().lower() <= body_limit as u64 => None,
+        Ok(()) => Some(ApiError::BodyTooLarge),
+        Err(why) => Some(ApiError::BadRequest(why.message().into())),
     }
 }
 

@@ -33,9 +33,11 @@ pub struct ServerOptions {
     pub max_connections: NonZeroUsize,
     /// How long to go on accepting after the end was asked for.
     pub grace: Duration,
-    /// The proxies whose word is taken for where a request comes from; each request is told
-    /// then, by an `Asker`.
+    /// The proxies whose word is taken for where a request comes from; a request is told then,
+    /// by an `Asker`, where the access log wants to know.
     pub trusted: Option<Trusted>,
+    /// Whether every request is told: clients are limited.
+    pub limited: bool,
 }
 
 /// Starts to serve `router` on `listener`, until `lifecycle` ends: then still for the grace period,
@@ -57,7 +59,7 @@ pub fn start(
     let trusted = options.trusted.map(Arc::new);
     accept_on_workers("http", listener, accepting, lifecycle, move |stream, peer, closing| {
         let peer = trusted.clone().map(|trusted| (Peer::new(peer, "http", &trusted), trusted));
-        connection(stream, peer, http1, router.clone(), closing)
+        connection(stream, peer, options.limited, http1, router.clone(), closing)
     })
 }
 
@@ -65,6 +67,7 @@ pub fn start(
 async fn connection(
     stream: TcpStream,
     peer: Option<(Peer, Arc<Trusted>)>,
+    limited: bool,
     options: Http1Options,
     router: Router,
     closing: CancellationToken,
@@ -74,7 +77,9 @@ async fn connection(
     let router = TowerToHyperService::new(router);
     let refused = serve_http1(stream, options, &closing, async |mut request: Request<_>| {
         path::settle(request.uri_mut());
-        if let Some((peer, trusted)) = &peer {
+        if let Some((peer, trusted)) = &peer
+            && (limited || observe::is_logging())
+        {
             let asker = Asker::at(peer.client(request.headers(), trusted));
             request.extensions_mut().insert(asker);
         }

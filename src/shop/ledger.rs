@@ -150,6 +150,19 @@ pub struct Ledger {
     pub keys: HashMap<(AccountId, IdempotencyKey), Remembered>,
 }
 
+impl Ledger {
+    /// Nothing yet, and room for what so many commands mention.
+    pub fn with_room_for(commands: usize) -> Ledger {
+        Ledger {
+            owners: HashMap::with_capacity(commands),
+            // Of who pays and who is paid.
+            balances: HashMap::with_capacity(2 * commands),
+            accounts: HashMap::with_capacity(commands),
+            ..Ledger::default()
+        }
+    }
+}
+
 /// The outcome that an idempotency key stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {

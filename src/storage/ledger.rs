@@ -18,7 +18,6 @@ use super::{StorageError, Transaction};
 const DONE: &str = "done";
 
 /// One row of what a batch reads; what it means is up to its kind.
-#[derive(sqlx::FromRow)]
 struct Read {
     kind: i16,
     /// Of the account, the item or the newest row of the log.
@@ -31,6 +30,9 @@ struct Read {
     bytes: Option<Vec<u8>>,
     outcome: Option<String>,
 }
+
+/// The same in the order of the statement: names would be looked up once a row.
+type Columns = (i16, i64, Option<i64>, Option<String>, Option<Vec<u8>>, Option<String>);
 
 const BALANCE: i16 = 0;
 const ACCOUNT: i16 = 1;
@@ -46,7 +48,7 @@ impl Transaction<'_> {
     /// Reads the head of the log, which books these are, and every balance, account, price and
     /// idempotency key that `commands` mention, and reserves an account number for each newcomer.
     pub async fn ledger_fetch(&mut self, commands: &[Command]) -> Result<Ledger, StorageError> {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::with_room_for(commands.len());
         let names = self.writer.database.names().clone();
         let known = names.known();
         let mentioned = Mentioned::by(commands, known, &names, &mut ledger);
@@ -54,6 +56,7 @@ impl Transaction<'_> {
 
         let mut others = Vec::new();
         for row in rows {
+            let row = Read::from(row);
             let (kind, id) = (row.kind, row.id);
             row.enter(known, &names, &mut others, &mut ledger).ok_or_else(|| {
                 StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
@@ -68,7 +71,7 @@ impl Transaction<'_> {
         Ok(ledger)
     }
 
-    async fn rows_fetch(&mut self, mentioned: &Mentioned<'_>) -> Result<Vec<Read>, sqlx::Error> {
+    async fn rows_fetch(&mut self, mentioned: &Mentioned<'_>) -> Result<Vec<Columns>, sqlx::Error> {
         self.writer
             .within_patience(async |connection| {
                 sqlx::query_as(
@@ -129,13 +132,13 @@ impl Transaction<'_> {
         let rows = Rows::of(changes);
         let (writer, batch) = (self.writer.id, self.writer.batch);
         let (head, new_head) = changes.head;
-        let (moved, head_moved): (i64, bool) = self
+        let (head_moved, moved): (bool, i64) = self
             .writer
             .within_patience(async |connection| {
                 sqlx::query_as(
                     "/* ledger_write */
                      WITH head AS (
-                         UPDATE log_head SET id = $17 WHERE single AND id = $16
+                         UPDATE log_head SET id = $17 WHERE single AND id = $16 AND $16 <> $17
                          RETURNING 1
                      ), moved AS (
                          UPDATE balance SET coins = new.coins, version = balance.version + 1
@@ -165,7 +168,7 @@ impl Transaction<'_> {
                      INSERT INTO writers (id, batch) VALUES ($18, $19)
                      ON CONFLICT (id)
                      DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
-                     RETURNING (SELECT count(*) FROM moved), EXISTS (SELECT FROM head)",
+                     RETURNING EXISTS (SELECT FROM head), (SELECT count(*) FROM moved)",
                 )
                 .bind(&rows.user_ids)
                 .bind(&rows.coins)
@@ -191,7 +194,7 @@ impl Transaction<'_> {
             })
             .await?;
         // Under SERIALIZABLE the database says so itself; this does not lean on it.
-        if !head_moved {
+        if !head_moved && head != new_head {
             return Err(StorageError::Conflict { sqlstate: "40001".into() });
         }
         // What the history's foreign keys would say, said once for the whole batch: every
@@ -233,6 +236,12 @@ impl Transaction<'_> {
             })
             .await?;
         Ok(())
+    }
+}
+
+impl From<Columns> for Read {
+    fn from((kind, id, number, name, bytes, outcome): Columns) -> Read {
+        Read { kind, id, number, name, bytes, outcome }
     }
 }
 
@@ -306,8 +315,25 @@ struct Rows<'batch> {
 }
 
 impl<'batch> Rows<'batch> {
+    fn with_room_for(changes: &Changes) -> Rows<'batch> {
+        let entries = changes.opened.len() + changes.entries.len();
+        Rows {
+            user_ids: Vec::with_capacity(changes.balances.len()),
+            coins: Vec::with_capacity(changes.balances.len()),
+            owners: Vec::with_capacity(changes.purchases.len()),
+            items: Vec::with_capacity(changes.purchases.len()),
+            quantities: Vec::with_capacity(changes.purchases.len()),
+            numbers: Vec::with_capacity(entries),
+            from_ids: Vec::with_capacity(entries),
+            to_ids: Vec::with_capacity(entries),
+            item_ids: Vec::with_capacity(entries),
+            amounts: Vec::with_capacity(entries),
+            ..Rows::default()
+        }
+    }
+
     fn of(changes: &'batch Changes) -> Rows<'batch> {
-        let mut rows = Rows::default();
+        let mut rows = Rows::with_room_for(changes);
         for (account, coins) in &changes.balances {
             rows.user_ids.push(account.0);
             rows.coins.push(coins.get());
@@ -396,13 +422,12 @@ impl<'batch> Mentioned<'batch> {
                     }
                 }
                 Command::Order(Order { by, action, key }) => {
-                    match names.username(known, by.account) {
-                        Some(username) => {
-                            accounts.push(by.account.0);
-                            owners.insert(by.account, username);
-                        }
+                    if names.is_owner(known, by) {
+                        accounts.push(by.account.0);
+                        owners.insert(by.account, by.username.clone());
+                    } else {
                         // Asked for by name, as somebody who is sent coins.
-                        None => usernames.push(by.username.to_string()),
+                        usernames.push(by.username.to_string());
                     }
                     match action {
                         Ok(Action::Transfer { to, .. }) => {

@@ -46,6 +46,7 @@ impl Servers {
             max_connections: 100.try_into().unwrap(),
             grace: Duration::ZERO,
             trusted: None,
+            limited: false,
         };
         http::start(listener, echo::router(), options, &shop.lifecycle).unwrap();
         Servers { shop, gateway, desk: Desk::open(&[]).await, echo, backend }
