@@ -5,8 +5,9 @@
 //! not read.
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use nix::unistd::{Uid, User};
 use percent_encoding::percent_decode_str;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
@@ -20,6 +21,12 @@ pub(super) struct Parsed {
 
 /// Stands where a URL names no host.
 const NO_HOST: &str = "-";
+
+/// The port of who names none.
+const PORT: u16 = 5432;
+
+/// Folders where systems have their PostgreSQL's socket.
+const SOCKET_FOLDERS: [&str; 3] = ["/var/run/postgresql", "/private/tmp", "/tmp"];
 
 /// A URL that cannot be; `Display` never repeats a part of it that may be a secret.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +55,12 @@ struct Parameters {
 pub(super) fn parse(url: &str) -> Result<Parsed, InvalidUrl> {
     let url = well_formed(url)?;
     let mut given = Parameters {
-        host: url.host_str().map(host).transpose()?.filter(|host| host != NO_HOST),
-        port: url.port(),
+        host: url
+            .host_str()
+            .filter(|host| *host != NO_HOST)
+            .map(|host| decode("host", without_brackets(host)).map(Cow::into_owned))
+            .transpose()?,
+        port: url.port().map(|number| port(Some(number))).transpose()?,
         user: Some(decode("user", url.username())?.into_owned()).filter(|user| !user.is_empty()),
         password: url
             .password()
@@ -59,7 +70,13 @@ pub(super) fn parse(url: &str) -> Result<Parsed, InvalidUrl> {
             .filter(|name| !name.is_empty()),
         ..Parameters::default()
     };
-    for (name, value) in url.query_pairs() {
+    for parameter in url.query().unwrap_or_default().split('&').filter(|it| !it.is_empty()) {
+        // Without a value it may be the rest of one.
+        let (name, value) = parameter.split_once('=').ok_or_else(|| {
+            InvalidUrl("a parameter has no = behind its name; & in a value must be %26".into())
+        })?;
+        let name = decode("name of a parameter", name)?;
+        let value = decode(&shown(&name), value)?;
         given.take(&name, &value)?;
     }
     given.finish()
@@ -80,6 +97,11 @@ fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
         return Err(not_a_url(&"it does not begin with postgres://"));
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // Else half of a password could pass for the name of a database, or of a parameter.
+    let is_cut = |part: &str| part.contains('@');
+    if is_cut(path.split('?').next().unwrap_or_default()) || (!is_cut(authority) && is_cut(path)) {
+        return Err(not_a_url(&"an @ stands behind / ? or #"));
+    }
     let (user, host) =
         authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
     if host.contains(',') {
@@ -103,11 +125,31 @@ fn well_formed(text: &str) -> Result<Url, InvalidUrl> {
     Ok(url)
 }
 
-/// A host as the URL spells it: an IPv6 address in brackets, anything else percent-encoded.
-fn host(host: &str) -> Result<String, InvalidUrl> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => Ok(address.to_owned()),
-        None => decode("host", host).map(Cow::into_owned),
+/// A host without the brackets of IPv6.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
+fn port(number: Option<u16>) -> Result<u16, InvalidUrl> {
+    let not_a_port = || InvalidUrl("port must be a number from 1 to 65535".into());
+    number.filter(|number| *number > 0).ok_or_else(not_a_port)
+}
+
+/// Where a PostgreSQL on this machine is, as libpq has it: at the socket of `port`, if one is
+/// there, else at the port.
+fn own_host(port: u16) -> &'static str {
+    let has_socket = |folder: &&str| Path::new(folder).join(format!(".s.PGSQL.{port}")).exists();
+    SOCKET_FOLDERS.into_iter().find(has_socket).unwrap_or("localhost")
+}
+
+/// The name of the system's user `uid`, as whom nobody else is named.
+fn own_user(uid: Uid) -> Result<String, InvalidUrl> {
+    match User::from_uid(uid) {
+        Ok(Some(user)) => Ok(user.name),
+        _ => Err(InvalidUrl(format!(
+            "it names no user, and the one that this runs as (uid {uid}) has no name; write \
+             postgres://user@host:5432/name"
+        ))),
     }
 }
 
@@ -120,6 +162,11 @@ fn decode<'a>(what: &str, text: &'a str) -> Result<Cow<'a, str>, InvalidUrl> {
     Ok(decoded)
 }
 
+/// The name of a parameter, which may be anything and of any length.
+fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(64).collect::<String>())
+}
+
 fn several_hosts() -> InvalidUrl {
     InvalidUrl(
         "several hosts in one URL are not supported; name one address that leads to the primary"
@@ -129,25 +176,18 @@ fn several_hosts() -> InvalidUrl {
 
 impl Parameters {
     fn take(&mut self, name: &str, value: &str) -> Result<(), InvalidUrl> {
-        if value.contains('\0') {
-            return Err(InvalidUrl(format!("{name} has a NUL in it")));
-        }
         let text = || Some(value.to_owned());
         let file = || Some(PathBuf::from(value));
         match name {
             "host" | "hostaddr" if value.contains(',') => return Err(several_hosts()),
-            "host" => self.host = Some(host(value)?).filter(|host| !host.is_empty()),
+            "host" => self.host = text().filter(|host| !host.is_empty()),
             "hostaddr" => {
                 let address = value.parse::<std::net::IpAddr>();
                 let address =
                     address.map_err(|_| InvalidUrl("hostaddr is not an IP address".into()))?;
                 self.hostaddr = Some(address.to_string());
             }
-            "port" => {
-                let port = value.parse().ok().filter(|port| *port > 0);
-                let not_a_port = || InvalidUrl("port must be a number from 1 to 65535".into());
-                self.port = Some(port.ok_or_else(not_a_port)?);
-            }
+            "port" => self.port = Some(port(value.parse().ok())?),
             "user" => self.user = text(),
             "password" => self.password = text(),
             "dbname" => self.database = text(),
@@ -174,10 +214,7 @@ impl Parameters {
                 let setting = &other["options[".len()..other.len() - 1];
                 self.options.push((setting.to_owned(), value.to_owned()));
             }
-            other => {
-                let other: String = other.chars().take(64).collect();
-                return Err(InvalidUrl(format!("unknown parameter {other:?}")));
-            }
+            other => return Err(InvalidUrl(format!("unknown parameter {}", shown(other)))),
         }
         Ok(())
     }
@@ -186,46 +223,33 @@ impl Parameters {
         if self.host.is_some() && self.hostaddr.is_some() {
             return Err(InvalidUrl("hostaddr beside a host is not supported; give one".into()));
         }
-        let has_roots = self.system_roots || self.ssl_root_cert.is_some();
-        let ssl_mode = match self.ssl_mode.unwrap_or(PgSslMode::Prefer) {
-            mode @ (PgSslMode::VerifyCa | PgSslMode::VerifyFull) => mode,
-            // As libpq has it: a certificate that is named is checked.
-            PgSslMode::Require if self.ssl_root_cert.is_some() => PgSslMode::VerifyCa,
-            mode if !has_roots => mode,
-            _ => {
-                return Err(InvalidUrl(
-                    "sslrootcert is only checked with sslmode=verify-full or verify-ca".into(),
-                ));
-            }
-        };
-        if self.ssl_cert.is_some() != self.ssl_key.is_some() {
-            return Err(InvalidUrl("sslcert and sslkey must be given together".into()));
-        }
-
         // `migrate down` finds other sessions of this program by how that begins.
-        let name = self
-            .application_name
-            .map_or("merch-store".into(), |name| format!("merch-store: {name}"));
+        let name = match &self.application_name {
+            Some(name) => format!("merch-store: {name}"),
+            None => "merch-store".into(),
+        };
+        let port = self.port.unwrap_or(PORT);
+        let host = match self.host.as_ref().or(self.hostaddr.as_ref()) {
+            Some(host) => without_brackets(host),
+            None => own_host(port),
+        };
+        let user = match &self.user {
+            Some(user) => user.clone(),
+            None => own_user(Uid::effective())?,
+        };
         let mut connect = PgConnectOptions::new_without_pgpass()
             .application_name(&name)
-            .ssl_mode(ssl_mode)
+            .ssl_mode(self.checked_ssl_mode()?)
+            .host(host)
+            .port(port)
+            .username(&user)
+            // PostgreSQL's own rule for who names none.
+            .database(self.database.as_ref().unwrap_or(&user))
             // Poolers refuse it, and nothing here is a fraction.
             .extra_float_digits(None);
-        if let Some(host) = self.host.or(self.hostaddr) {
-            connect = connect.host(&host);
-        }
-        if let Some(port) = self.port {
-            connect = connect.port(port);
-        }
-        if let Some(user) = self.user {
-            connect = connect.username(&user);
-        }
         if let Some(password) = self.password {
             connect = connect.password(&password);
         }
-        // PostgreSQL's own rule for who names none.
-        let database = self.database.unwrap_or_else(|| connect.get_username().to_owned());
-        connect = connect.database(&database);
         if !self.options.is_empty() {
             connect = connect.options(self.options);
         }
@@ -239,6 +263,23 @@ impl Parameters {
             files.extend([("sslcert", certificate), ("sslkey", key)]);
         }
         Ok(Parsed { connect, files })
+    }
+
+    /// The mode of TLS, which must be one that checks what certificates are named for.
+    fn checked_ssl_mode(&self) -> Result<PgSslMode, InvalidUrl> {
+        if self.ssl_cert.is_some() != self.ssl_key.is_some() {
+            return Err(InvalidUrl("sslcert and sslkey must be given together".into()));
+        }
+        let has_roots = self.system_roots || self.ssl_root_cert.is_some();
+        match self.ssl_mode.unwrap_or(PgSslMode::Prefer) {
+            mode @ (PgSslMode::VerifyCa | PgSslMode::VerifyFull) => Ok(mode),
+            // As libpq has it: a certificate that is named is checked.
+            PgSslMode::Require if self.ssl_root_cert.is_some() => Ok(PgSslMode::VerifyCa),
+            mode if !has_roots => Ok(mode),
+            _ => Err(InvalidUrl(
+                "sslrootcert is only checked with sslmode=verify-full or verify-ca".into(),
+            )),
+        }
     }
 }
 
@@ -317,6 +358,11 @@ mod tests {
             ("postgres://u@/shop?hostaddr=::1", "::1", 5432, "u", "shop"),
             ("postgres://u@:6000/shop?host=db", "db", 6000, "u", "shop"),
             ("postgres://?user=u&host=db&dbname=shop", "db", 5432, "u", "shop"),
+            ("postgres://u@/shop?host=%252Fsocket", "%2Fsocket", 5432, "u", "shop"),
+            ("postgres://db/shop?user=a+b", "db", 5432, "a+b", "shop"),
+            ("postgres://db/shop?user=a%2Bb%20c&&", "db", 5432, "a+b c", "shop"),
+            ("postgres://u@db/shop?user=u@corp&dbname=a=b", "db", 5432, "u@corp", "a=b"),
+            ("postgres://u%40corp@db/a%40b", "db", 5432, "u@corp", "a@b"),
             ("postgres://u@db", "db", 5432, "u", "u"),
             ("postgres://u@db/", "db", 5432, "u", "u"),
         ] {
@@ -346,6 +392,16 @@ mod tests {
             ("postgres://u@db/shop?options=-c", "options"),
             ("postgres://u@db/shop?port=hunter2", "port must be"),
             ("postgres://u@db/shop?port=0", "port must be"),
+            ("postgres://u@db:0/shop", "port must be"),
+            ("postgres://merch:4711?hunter2@db/shop", "percent-encoded"),
+            ("postgres://merch:4711/hunter2@db/shop", "percent-encoded"),
+            ("postgres://merch:4711#hunter2@db/shop", "percent-encoded"),
+            ("postgres://u@x:4711/hunter2@db/shop", "percent-encoded"),
+            ("postgres:///shop?password=hunter2@db", "percent-encoded"),
+            ("postgres://u@db/shop?password=hun&ter2", "no = behind its name"),
+            ("postgres://u@db/shop?user=%FF", "the \"user\" is not UTF-8"),
+            ("postgres://u@db/shop?password=hunter2%00", "the \"password\" has a NUL"),
+            ("postgres://u@db/shop?%00=hunter2", "the name of a parameter has a NUL"),
             ("postgres://u@db/shop?hostaddr=hunter2", "hostaddr"),
             ("postgres://u@db/shop?hostaddr=::1", "hostaddr beside a host"),
             ("postgres://u:hunter2@a,b/shop", "several hosts"),
@@ -366,6 +422,20 @@ mod tests {
             assert!(error.contains(named), "{url}: {error}");
             assert!(!error.contains("hunter2") && !error.contains("ter2"), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn without_a_host_it_is_the_socket_of_the_port_or_the_port_here() {
+        let (host, port, ..) = host_port_user_database("postgres://u@/shop?port=6000");
+        assert_eq!((host.as_str(), port), (own_host(6000), 6000));
+        assert_eq!(own_host(1), "localhost");
+    }
+
+    #[test]
+    fn a_user_without_a_name_has_to_be_named() {
+        let said = own_user(Uid::from_raw(3_999_999_999)).unwrap_err().to_string();
+        assert!(said.contains("uid 3999999999") && said.contains("postgres://user@"), "{said}");
+        assert_eq!(own_user(Uid::from_raw(0)).unwrap(), "root");
     }
 
     #[test]

@@ -18,11 +18,12 @@ use crate::support::shop::SECRET;
 /// Less than the half minute for which a database is waited for that may yet come.
 const AT_ONCE: Duration = Duration::from_secs(20);
 
-/// Every command that connects to a database.
-const COMMANDS: [&[&str]; 5] = [
+/// Every command that connects to a database; `up` leaves that to its replicas.
+const COMMANDS: [&[&str]; 6] = [
     &["serve", "--address", "127.0.0.1:0"],
     &["gateway", "--address", "127.0.0.1:0", "--backend", "http://127.0.0.1:9"],
     &["migrate", "status"],
+    &["identity", "renew"],
     &["seed", "--users", "1"],
     &["audit"],
 ];
