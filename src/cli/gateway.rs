@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -34,7 +35,7 @@ pub struct GatewayArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     address: Option<SocketAddr>,
     /// A server to pass requests on to, http://host:port; once for each [gateway.backends].
-    #[arg(long = "backend", value_name = "URL")]
+    #[arg(long = "backend", value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     backends: Vec<String>,
 }
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
+use clap::builder::NonEmptyStringValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
@@ -95,7 +96,8 @@ struct Common {
     data_dir: Option<PathBuf>,
     /// Use this PostgreSQL; MERCH__DATABASE__URL keeps its password out of sight
     /// [database.url].
-    #[arg(long, global = true, value_name = "URL")]
+    #[arg(long, global = true, value_name = "URL",
+          value_parser = NonEmptyStringValueParser::new())]
     database_url: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the environment may hold: text.
+//! What the environment may hold: text, and no emptiness where that would mean another shop.
 
 use std::ffi::OsString;
 
@@ -7,8 +7,12 @@ use super::InvalidConfig;
 /// What every setting in the environment begins with, in any case.
 const PREFIX: &[u8] = b"MERCH__";
 
-/// Refuses settings that are not text, by name: what was meant cannot be guessed, and a path of
-/// other bytes would become another path. Values are not repeated, because some are secrets.
+/// What says which shop is meant: empty, as `$UNSET` is, it would be the one in ./data.
+const SAYS_WHICH_SHOP: [&str; 2] = ["MERCH__DATABASE__URL", "MERCH__DATA_DIR"];
+
+/// Refuses settings that are not text or that say which shop is meant and are empty, by name: what
+/// was meant cannot be guessed, and a path of other bytes would become another path. Values are
+/// not repeated, because some are secrets.
 pub(super) fn check(
     variables: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<(), InvalidConfig> {
@@ -17,6 +21,11 @@ pub(super) fn check(
         let is_ours = bytes.get(..PREFIX.len()).is_some_and(|it| it.eq_ignore_ascii_case(PREFIX));
         if is_ours && (key.to_str().is_none() || value.to_str().is_none()) {
             let why = "it is not UTF-8; flags take such paths as they are";
+            return Err(InvalidConfig::new(&key.to_string_lossy(), why));
+        }
+        let says_which = SAYS_WHICH_SHOP.iter().any(|it| key.eq_ignore_ascii_case(it));
+        if says_which && value.is_empty() {
+            let why = "it is empty; give it a value, or unset it";
             return Err(InvalidConfig::new(&key.to_string_lossy(), why));
         }
     }
@@ -28,6 +37,22 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+
+    #[test]
+    fn a_variable_that_says_which_shop_is_meant_is_not_empty() {
+        for (key, value, good) in [
+            ("MERCH__DATABASE__URL", "", false),
+            ("merch__database__url", "", false),
+            ("MERCH__DATA_DIR", "", false),
+            ("MERCH__DATA_DIR", "data", true),
+            ("MERCH__LOG__FILE", "", true),
+            ("DATA_DIR", "", true),
+        ] {
+            let checked = check([(key.into(), value.into())]).map_err(|error| error.to_string());
+            assert_eq!(checked.is_ok(), good, "{key}={value}");
+            assert!(checked.err().is_none_or(|said| said.starts_with(key)), "{key}={value}");
+        }
+    }
 
     #[test]
     fn settings_that_are_no_text_are_refused_by_name_and_not_repeated() {

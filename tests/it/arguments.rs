@@ -52,6 +52,11 @@ async fn mistakes_are_named_with_what_was_meant() {
         (&["--show-config", "gateway"], "--show-config is a flag of `serve`"),
         (&["audit", "--address", "127.0.0.1:0"], "'--address'"),
         (&["audit", "shop"], "'shop'"),
+        // What `--database-url "$UNSET"` is would otherwise mean the shop in ./data.
+        (&["migrate", "down", "--all", "--yes", "--database-url", ""], "'--database-url <URL>'"),
+        (&["migrate", "down", "--all", "--yes", "--data-dir", ""], "'--data-dir <FOLDER>'"),
+        (&["audit", "--config="], "'--config <FILE>'"),
+        (&["gateway", "--backend", "", "--backend", "http://a"], "'--backend <URL>'"),
         (&["migrate", "down", "--count", "0"], "at least 1"),
         (&["migrate", "down", "--count", "-1"], "'-1'"),
         (&["migrate", "down", "--count", "1.5"], "at least 1"),
