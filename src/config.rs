@@ -10,6 +10,7 @@ mod file;
 mod gateway;
 mod numbers;
 mod origin;
+mod sections;
 mod upstream;
 mod values;
 
@@ -225,7 +226,8 @@ impl Config {
         overrides: impl IntoIterator<Item = (&'static str, String)>,
     ) -> Result<Config, InvalidConfig> {
         let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
-        let mut layers = config::Config::builder().add_source(defaults);
+        let defaults = config::Config::builder().add_source(defaults).build().map_err(invalid)?;
+        let mut layers = config::Config::builder().add_source(defaults.clone());
         if let Some(file) = file {
             layers = layers.add_source(file.clone());
         }
@@ -234,6 +236,7 @@ impl Config {
             layers = layers.set_override(key, value).map_err(invalid)?;
         }
         let settings = layers.build().map_err(invalid)?;
+        sections::check(&settings.cache, &defaults.cache)?;
         let numbers = numbers::read(&settings)?;
         let mut checked = config::Config::builder().add_source(settings);
         for (key, number) in numbers {
@@ -247,6 +250,9 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), InvalidConfig> {
+        if self.data_dir.as_os_str().is_empty() {
+            return Err(InvalidConfig::new("data_dir", "it is empty; name a folder, such as data"));
+        }
         let secrets = [
             ("auth.jwt_secret", &self.auth.jwt_secret),
             ("auth.jwt_previous_secret", &self.auth.jwt_previous_secret),
@@ -360,8 +366,37 @@ mod tests {
             let error = load(&[environment], None).unwrap_err();
             assert!(error.contains(named), "{environment:?}: {error}");
         }
+        for file in ["data_dir = ''", "database = 1", "[gateway]\nadmin = []"] {
+            let error = load(&[], Some(file)).unwrap_err();
+            let named = ["data_dir: it is empty", "database: it is a", "gateway.admin: it is a"];
+            assert!(named.iter().any(|named| error.starts_with(named)), "{file}: {error}");
+        }
         let error = load(&[], Some("[http]\nadress = '0.0.0.0:80'\n")).unwrap_err();
         assert!(error.contains("adress"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_where_it_does_not_belong_is_refused_without_being_shown() {
+        let url = "postgres://merch:hunter2@db/shop";
+        for (key, value, said) in [
+            ("MERCH__DATABASE", url, "database: it is a section, not one value (the environment)"),
+            ("MERCH__DATABASE", url, "max_connections"),
+            ("MERCH__DATABASE", url, "MERCH__DATABASE__ and its name"),
+            ("MERCH__AUTH", "hunter2", "auth: it is a section"),
+            ("MERCH__GATEWAY__ADMIN", "hunter2", "as MERCH__GATEWAY__ADMIN__ and its name"),
+            ("MERCH__GATEWAY__BACKENDS", "http://u:hunter2@shop", "\"http://...@shop\" is not"),
+            ("MERCH__GATEWAY__BACKENDS", "http://a,http://u:hun,ter2@shop", "because of an @"),
+            ("MERCH__HTTP__CORS_ORIGINS", "https://u:hunter2@shop", "\"https://...@shop\" is not"),
+            ("MERCH__HTTP__TRUSTED_PROXIES", "u:hunter2@10.0.0.1", "\"...@10.0.0.1\" is neither"),
+            ("MERCH__HTTP__ADDRESS", url, "\"postgres://...@db/shop\" is not IP:PORT"),
+            ("MERCH__LOG__FORMAT", url, "\"postgres://...@db/shop\" is none of"),
+        ] {
+            let error = load(&[(key, value)], None).unwrap_err();
+            assert!(error.contains(said), "{key}={value}: {error}");
+            assert!(!error.contains("hun") && !error.contains("ter2"), "{key}={value}: {error}");
+        }
+        let error = load(&[], Some(&format!("\ndatabase = '{url}'\n"))).unwrap_err();
+        assert!(error.contains("shop.toml, line 2)") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

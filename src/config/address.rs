@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::values::shown;
+
 /// The largest share of requests that a backend may be given; more would say nothing that 1
 /// to 100 cannot.
 const MAX_WEIGHT: u32 = 100;
@@ -56,7 +58,8 @@ impl FromStr for BackendUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<BackendUrl, String> {
-        let wrong = || format!("{text:?} is not http://host:port or http://host:port#weight=3");
+        let shown = shown(text);
+        let wrong = || format!("{shown} is not http://host:port or http://host:port#weight=3");
         let (url, weight) = match text.split_once("#weight=") {
             Some((url, weight)) => (url, number(weight).ok_or_else(wrong)?),
             None => (text, 1),
@@ -79,7 +82,7 @@ impl FromStr for BackendUrl {
         let host = bare.unwrap_or(host).to_ascii_lowercase();
         let url = BackendUrl { host, port, weight: 1 }.with_weight(weight).ok_or_else(wrong)?;
         if url.address().is_some_and(|address| address.ip().is_unspecified()) {
-            return Err(format!("{text:?} is where to listen; name an address to connect to"));
+            return Err(format!("{shown} is where to listen; name an address to connect to"));
         }
         Ok(url)
     }
@@ -119,7 +122,8 @@ impl FromStr for Network {
 
     fn from_str(text: &str) -> Result<Network, String> {
         let network = network(text).ok_or_else(|| {
-            format!("{text:?} is neither an address nor a range such as 10.0.0.0/8 or fd00::/8")
+            let shown = shown(text);
+            format!("{shown} is neither an address nor a range such as 10.0.0.0/8 or fd00::/8")
         })?;
         if network.addr().is_unspecified() && network.prefix_len() == network.max_prefix_len() {
             return Err(format!("{text:?} is nobody's address; {}/0 is everybody", network.addr()));
@@ -141,8 +145,9 @@ impl FromStr for TranslationPrefix {
                 Ok(TranslationPrefix(prefix.trunc()))
             }
             _ => Err(format!(
-                "{text:?} is not a prefix of IPv6 with 32, 40, 48, 56, 64 or 96 bits, such as \
-                 64:ff9b::/96"
+                "{} is not a prefix of IPv6 with 32, 40, 48, 56, 64 or 96 bits, such as \
+                 64:ff9b::/96",
+                shown(text)
             )),
         }
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::InvalidConfig;
 use super::address::{BackendUrl, Network};
 use super::upstream::{Admin, Upstream};
-use super::values::{list, listening_address, milliseconds, path_unless_empty};
+use super::values::{list, listening_address, milliseconds, path_unless_empty, shown};
 
 /// Backends that a gateway has room for.
 pub const MAX_BACKENDS: usize = 256;
@@ -94,7 +94,8 @@ impl FromStr for PathPattern {
 
     fn from_str(text: &str) -> Result<PathPattern, String> {
         if !text.starts_with('/') || text.trim_end_matches("/*").contains(['*', '?', '#', '%']) {
-            return Err(format!("{text:?} is not a path such as /metrics or /health/*"));
+            let shown = shown(text);
+            return Err(format!("{shown} is not a path such as /metrics or /health/*"));
         }
         Ok(match text.strip_suffix('*') {
             Some(folder) if folder.ends_with('/') => PathPattern::Below(folder.to_owned()),

@@ -3,6 +3,8 @@
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use super::values::shown;
+
 /// `https://shop.example`, with a port where it is not the scheme's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(pub String);
@@ -24,9 +26,10 @@ impl FromStr for Origin {
         match is_origin {
             true => Ok(Origin(text.to_owned())),
             false => Err(format!(
-                "{text:?} is not an origin as browsers write it, such as https://shop.example or \
+                "{} is not an origin as browsers write it, such as https://shop.example or \
                  http://localhost:3000: lower case, no path, no slash at its end, no port that is \
-                 the scheme's own"
+                 the scheme's own",
+                shown(text)
             )),
         }
     }

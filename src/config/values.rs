@@ -10,6 +10,17 @@ use secrecy::SecretString;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+/// `text` as errors show it: without what stands before an @, where URLs have their passwords.
+pub fn shown(text: &str) -> String {
+    match text.rsplit_once('@') {
+        Some((before, after)) => {
+            let scheme = before.find("://").map_or("", |end| &before[..end + "://".len()]);
+            format!("{:?}", format!("{scheme}...@{after}"))
+        }
+        None => format!("{text:?}"),
+    }
+}
+
 /// An address to listen on, as IP:PORT.
 pub fn address(text: &str) -> Result<SocketAddr, String> {
     let text = text.trim();
@@ -17,8 +28,9 @@ pub fn address(text: &str) -> Result<SocketAddr, String> {
         let port = text.rsplit(':').next().filter(|port| port.parse::<u16>().is_ok());
         let port = port.unwrap_or("8080");
         format!(
-            "{text:?} is not IP:PORT, such as 127.0.0.1:{port} (this machine alone), \
-             0.0.0.0:{port} (everybody) or [::1]:{port}"
+            "{} is not IP:PORT, such as 127.0.0.1:{port} (this machine alone), \
+             0.0.0.0:{port} (everybody) or [::1]:{port}",
+            shown(text)
         )
     })
 }
@@ -53,8 +65,18 @@ where
         Written::List(items) => items,
         Written::Text(text) => text.split(',').map(str::to_owned).collect(),
     };
+    // A comma in a password leaves its halves in two items, one of them with no @ behind it.
+    let is_safe = items.len() == 1 || !items.iter().any(|item| item.contains('@'));
     let given = items.iter().map(|item| item.trim()).filter(|item| !item.is_empty());
-    given.map(|item| item.parse().map_err(Error::custom)).collect()
+    let parsed = given.map(|item| {
+        item.parse().map_err(|why| match is_safe {
+            true => why,
+            false => {
+                "an item that cannot be used, not shown because of an @ in the list".to_owned()
+            }
+        })
+    });
+    parsed.collect::<Result<_, _>>().map_err(Error::custom)
 }
 
 /// A setting that has one of a few values.
@@ -69,7 +91,7 @@ pub fn choice<'de, D: Deserializer<'de>, T: Choice>(value: D) -> Result<T, D::Er
     let chosen = T::CHOICES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text.trim()));
     chosen.map(|(_, chosen)| *chosen).ok_or_else(|| {
         let names: Vec<&str> = T::CHOICES.iter().map(|(name, _)| *name).collect();
-        D::Error::custom(format!("{text:?} is none of {}", names.join(", ")))
+        D::Error::custom(format!("{} is none of {}", shown(&text), names.join(", ")))
     })
 }
 
