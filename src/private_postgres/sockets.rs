@@ -5,6 +5,7 @@ use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use super::cluster::Owner;
@@ -17,25 +18,44 @@ const NAME: &str = "merch-store-";
 const LONGEST_SOCKET: usize = 103;
 
 /// Makes a folder in the first place that will do: the system's temporary folder, the user's,
-/// those that every system has, or the data folder.
+/// those that every system has, or the data folder. Of a place that will not, nothing is left.
 pub(super) fn make_folder(
     owner: Option<Owner>,
     data: &Path,
 ) -> Result<PathBuf, PrivatePostgresError> {
     let users = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let places = [Some(env::temp_dir()), users, Some("/tmp".into()), Some("/var/tmp".into())];
+    let places = places.into_iter().flatten().chain([data.to_owned()]);
+    make_in_first(places, owner, take_socket)
+}
+
+/// The same in the first of `places` that fits and does not fail `trial`.
+fn make_in_first(
+    places: impl Iterator<Item = PathBuf>,
+    owner: Option<Owner>,
+    trial: impl Fn(&Path) -> io::Result<()>,
+) -> Result<PathBuf, PrivatePostgresError> {
     let mut tried = Vec::new();
-    for place in places.into_iter().flatten().chain([data.to_owned()]) {
+    for place in places {
         let folder = place.join(format!("{NAME}{:016x}", rand::random::<u64>()));
-        let made = fits(&folder, owner)
-            .and_then(|()| make_again(&folder, owner).map_err(|error| error.to_string()));
+        let made = fits(&folder, owner).and_then(|()| {
+            let made = make_again(&folder, owner).and_then(|()| trial(&folder));
+            made.map_err(|error| error.to_string())
+        });
         match made {
             Ok(()) => return Ok(folder),
             Err(why) => tried.push(format!("{}: {why}", place.display())),
         }
+        remove_folder(&folder);
     }
     tried.dedup();
     Err(PrivatePostgresError::NoSocketFolder { tried: tried.join(", ") })
+}
+
+/// Fails where `folder` is on a file system that has no sockets.
+fn take_socket(folder: &Path) -> io::Result<()> {
+    UnixListener::bind(socket(folder))?;
+    fs::remove_file(socket(folder))
 }
 
 /// Makes the folder at `path` anew: somebody else's of that name must not have our socket in it.
@@ -126,6 +146,24 @@ mod tests {
             let folder = Path::new(place).join(format!("{NAME}0123456789abcdef"));
             assert_eq!(fits(&folder, None).is_ok(), good, "{place}");
         }
+    }
+
+    #[test]
+    fn a_place_that_takes_no_sockets_is_left_as_it_was_for_the_next() {
+        let (without, with) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let trial = |folder: &Path| match folder.starts_with(without.path()) {
+            true => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            false => take_socket(folder),
+        };
+        let places = || [without.path(), with.path()].map(Path::to_owned).into_iter();
+        let made = make_in_first(places(), None, trial).unwrap();
+        assert!(made.starts_with(with.path()), "{made:?}");
+        let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+        assert_eq!((left(without.path()), left(&made)), (0, 0));
+
+        let refused = make_in_first(places().take(1), None, trial).unwrap_err().to_string();
+        assert!(refused.contains("unsupported") && refused.contains("TMPDIR"), "{refused}");
+        assert!(take_socket(Path::new("/nowhere")).is_err());
     }
 
     #[test]
