@@ -56,6 +56,18 @@ pub enum DataFolderError {
         /// Where a file is, or a link that leads nowhere.
         path: PathBuf,
     },
+    /// Its file system lets nobody lock a file, so two shops could have it at once.
+    #[error(
+        "the data folder {} is on a file system without locks ({said}); give one on another \
+         with --data-dir, or name a running PostgreSQL with MERCH__DATABASE__URL",
+        path.display()
+    )]
+    NoLocks {
+        /// The folder, as an absolute path.
+        path: PathBuf,
+        /// What the system said.
+        said: io::Error,
+    },
     /// The secret in the folder is too short to be the one that was put there.
     #[error("{} is damaged; remove it to make a new secret: everybody has to log in again",
             path.display())]
@@ -89,19 +101,7 @@ impl DataFolder {
             .mode(0o600)
             .open(&lock_path)
             .map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut owner = String::new();
-                // Only to be helpful: the lock is what counts.
-                let _ = lock.read_to_string(&mut owner);
-                if !owner.is_empty() {
-                    owner = format!(" ({})", owner.trim());
-                }
-                return Err(DataFolderError::Taken { path: path.clone(), owner });
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
+        lock.try_lock().map_err(|error| not_locked(path, &mut lock, error))?;
         lock.set_len(0).map_err(failed)?;
         writeln!(lock, "pid {}", std::process::id()).map_err(failed)?;
         Ok(DataFolder { path: path.clone(), _lock: lock })
@@ -151,6 +151,23 @@ pub fn user_name(uid: u32) -> String {
     }
 }
 
+/// Why the data folder at `path` is not ours, whose `lock` could not be had.
+fn not_locked(path: &Path, lock: &mut File, error: TryLockError) -> DataFolderError {
+    let path = path.to_owned();
+    match error {
+        TryLockError::WouldBlock => {
+            let mut owner = String::new();
+            // Only to be helpful: the lock is what counts.
+            let _ = lock.read_to_string(&mut owner);
+            if !owner.is_empty() {
+                owner = format!(" ({})", owner.trim());
+            }
+            DataFolderError::Taken { path, owner }
+        }
+        TryLockError::Error(said) => DataFolderError::NoLocks { path, said },
+    }
+}
+
 /// Why the data folder, or the file in it, at `path` cannot be used.
 fn failed(path: &Path, source: io::Error) -> DataFolderError {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -174,6 +191,16 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_said_to_be_one() {
+        let unsupported = TryLockError::Error(io::Error::from(ErrorKind::Unsupported));
+        let mut lock = tempfile::tempfile().unwrap();
+        let said = not_locked(Path::new("/srv/shop"), &mut lock, unsupported).to_string();
+        for expected in ["/srv/shop", "without locks", "--data-dir", "MERCH__DATABASE__URL"] {
+            assert!(said.contains(expected), "{said}");
+        }
+    }
 
     #[test]
     fn a_folder_has_one_owner_at_a_time_and_keeps_its_secret() {
