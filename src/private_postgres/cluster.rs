@@ -1,5 +1,6 @@
 //! The cluster: the folder with the data of a server, and the user whose it is.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, chown};
@@ -21,11 +22,15 @@ const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 /// anything elsewhere.
 const TOO_OPEN: u32 = 0o027;
 
+/// How the folder of a cluster that is being made is called, before a random number.
+const DRAFT: &str = "postgres.new-";
+
 /// Where a cluster lives, and as whom its server runs.
 #[derive(Debug)]
 pub(super) struct Cluster {
     path: PathBuf,
-    log: PathBuf,
+    /// The data folder, which this process has locked.
+    data: PathBuf,
     /// The major version that wrote it, unless it is still to be made.
     major: Option<u32>,
     owner: Option<Owner>,
@@ -55,15 +60,15 @@ impl Cluster {
             Some(_) => Owner::of(&path)?,
             None => Owner::of_a_new_one()?,
         };
-        Ok(Cluster { path, log: data.join("postgres.log"), major, owner })
+        Ok(Cluster { path, data: data.to_owned(), major, owner })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    pub fn log(&self) -> &Path {
-        &self.log
+    pub fn log(&self) -> PathBuf {
+        self.data.join("postgres.log")
     }
 
     pub fn major(&self) -> Option<u32> {
@@ -80,8 +85,18 @@ impl Cluster {
         if !matches!(User::from_uid(user), Ok(Some(_))) {
             return Err(PrivatePostgresError::NamelessUser(user.as_raw()));
         }
+        self.remove_drafts();
+        // An empty folder first: it would be a pity about a whole cluster.
+        let empty = self.new_draft()?;
+        self.give_name(&empty).inspect_err(|_| discard(&empty))?;
         let draft = self.new_draft()?;
-        let door = Door::to(&draft, self.owner)?;
+        let made = self.fill(&draft, programs).await.and_then(|()| self.give_name(&draft));
+        made.inspect_err(|_| discard(&draft))
+    }
+
+    /// Has the empty folder at `draft` made a cluster.
+    async fn fill(&self, draft: &Path, programs: &Programs) -> Result<(), PrivatePostgresError> {
+        let door = Door::to(draft, self.owner)?;
         let initdb = programs.folder.join("initdb");
         let output = self
             .command(&initdb)
@@ -93,25 +108,39 @@ impl Cluster {
             .output()
             .await
             .map_err(io_error("cannot run", &initdb))?;
-        if !output.status.success() {
-            let said = door.named(&String::from_utf8_lossy(&output.stderr), &draft);
-            let output = server::cause(&said);
-            return Err(PrivatePostgresError::Program { program: "initdb", output });
+        if output.status.success() {
+            return Ok(());
         }
-        fs::rename(&draft, &self.path).map_err(io_error("cannot make", &self.path))
+        let said = door.named(&String::from_utf8_lossy(&output.stderr), draft);
+        Err(PrivatePostgresError::Program { program: "initdb", output: server::cause(&said) })
+    }
+
+    /// Puts the folder at `draft` where the cluster is to be, in place of an empty one.
+    fn give_name(&self, draft: &Path) -> Result<(), PrivatePostgresError> {
+        fs::rename(draft, &self.path).map_err(|error| match error.kind() {
+            ErrorKind::ResourceBusy => {
+                let why = "is where a disk is mounted, and a cluster must be in a folder on it; \
+                           make `postgres` a link to one, or name the disk with --data-dir";
+                not_ours(&self.path, why.into())
+            }
+            _ => io_error("cannot make", &self.path)(error),
+        })
+    }
+
+    /// Removes what was left half-made in the data folder, where nobody else makes any.
+    fn remove_drafts(&self) {
+        for entry in fs::read_dir(&self.data).into_iter().flatten().flatten() {
+            if is_draft(&entry.file_name()) {
+                discard(&entry.path());
+            }
+        }
     }
 
     /// A folder beside the cluster with a name of its own: what made one before may have been
     /// killed a moment ago, and still be at it.
     fn new_draft(&self) -> Result<PathBuf, PrivatePostgresError> {
         let parent = self.path.parent().unwrap_or(Path::new("/"));
-        for entry in fs::read_dir(parent).map_err(io_error("cannot read", parent))?.flatten() {
-            if entry.file_name().as_encoded_bytes().starts_with(b"postgres.new") {
-                // What cannot be removed now is left for the next time.
-                let _ = fs::remove_dir_all(entry.path());
-            }
-        }
-        let draft = parent.join(format!("postgres.new-{:08x}", rand::random::<u32>()));
+        let draft = parent.join(format!("{DRAFT}{:08x}", rand::random::<u32>()));
         let made = DirBuilder::new().mode(0o700).create(&draft);
         made.map_err(io_error("cannot make", &draft))?;
         if let Some(owner) = self.owner {
@@ -132,14 +161,26 @@ impl Cluster {
 
     /// The server's log, to be appended to, and how long it is already.
     pub fn open_log(&self) -> Result<(File, u64), PrivatePostgresError> {
-        if fs::metadata(&self.log).is_ok_and(|log| log.len() > LOG_LIMIT) {
-            fs::rename(&self.log, self.log.with_extension("log.old"))
-                .map_err(io_error("cannot put aside", &self.log))?;
+        let path = self.log();
+        if fs::metadata(&path).is_ok_and(|log| log.len() > LOG_LIMIT) {
+            fs::rename(&path, path.with_extension("log.old"))
+                .map_err(io_error("cannot put aside", &path))?;
         }
-        let log = OpenOptions::new().create(true).append(true).open(&self.log);
+        let log = OpenOptions::new().create(true).append(true).open(&path);
         log.and_then(|log| log.metadata().map(|metadata| (log, metadata.len())))
-            .map_err(io_error("cannot write", &self.log))
+            .map_err(io_error("cannot write", &path))
     }
+}
+
+/// Removes a draft; what cannot be removed now is left for the next time.
+fn discard(draft: &Path) {
+    let _ = fs::remove_dir_all(draft);
+}
+
+/// Whether a folder is called as those are in which we make a cluster.
+fn is_draft(name: &OsStr) -> bool {
+    let number = name.to_str().and_then(|name| name.strip_prefix(DRAFT));
+    number.is_some_and(|it| it.len() == 8 && it.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// The version that wrote the cluster at `path`; none if there is none, or an empty folder.

@@ -102,8 +102,8 @@ impl Server {
         if server.is_ready(cluster, stale.as_ref()).await? {
             return Ok(server);
         }
-        let said = door.named(&end_of_log(cluster.log(), length), cluster.path());
-        Err(PrivatePostgresError::NotStarted { log: cluster.log().into(), cause: cause(&said) })
+        let said = door.named(&end_of_log(&cluster.log(), length), cluster.path());
+        Err(PrivatePostgresError::NotStarted { log: cluster.log(), cause: cause(&said) })
     }
 
     /// Waits until the server takes connections, which it says in another file than the `stale`
@@ -170,7 +170,8 @@ async fn hold(cluster: &Cluster) -> Result<File, PrivatePostgresError> {
     let folder = File::open(path).map_err(io_error("cannot open", path))?;
     let deadline = Instant::now() + ORPHAN_DEADLINE;
     let mut signalled = false;
-    // Where there are no locks, PostgreSQL's own must do.
+    // The data folder is locked in any case. A link may lead to a file system that has no locks:
+    // there, what is left of a killed server is found by PostgreSQL's own check.
     while let Err(TryLockError::WouldBlock) = folder.try_lock() {
         let pid_file = PidFile::read(path);
         if Instant::now() > deadline {

@@ -209,6 +209,49 @@ async fn a_database_that_lost_everybody_who_could_end_it_is_ended_by_the_next_sh
 }
 
 #[tokio::test]
+async fn a_new_cluster_leaves_alone_what_is_not_a_draft_of_its_own() {
+    let home = tempfile::tempdir().unwrap();
+    fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let place = |name: &str| home.path().join(name);
+    let others = ["disk/postgres.new-server-backup", "disk/postgres.new-0123abcd"];
+    let kept = ["data/postgres.new-server", "data/postgres.new-0123abcde", "data/postgres.new-"];
+    let draft = "data/postgres.new-0123abcd";
+    for name in others.iter().chain(&kept).chain([&draft, &"disk/main"]) {
+        fs::create_dir_all(place(name)).unwrap();
+    }
+    symlink(place("disk/main"), place("data/postgres")).unwrap();
+    let shop = private_shop(&place("data"), &[]).await;
+    alice_at(&shop).await.buys("pen").await.is_done();
+    assert!(place("disk/main/PG_VERSION").exists());
+    for name in others.iter().chain(&kept) {
+        assert!(place(name).exists(), "{name}");
+    }
+    assert!(!place(draft).exists());
+    assert_eq!(fs::read_dir(place("disk")).unwrap().count(), 3);
+}
+
+#[tokio::test]
+async fn a_cluster_is_not_made_where_a_disk_is_mounted() {
+    let home = tempfile::tempdir().unwrap();
+    let (data, disk) = (home.path().join("data"), home.path().join("data/postgres"));
+    fs::create_dir_all(&disk).unwrap();
+    // Mounted for this command alone, where the machine lets us.
+    let script = "mount -t tmpfs tmpfs \"$1\" && shift && exec \"$@\"";
+    let mut serve = tokio::process::Command::new("unshare");
+    serve.args(["--mount", "sh", "-c", script, "sh"]).arg(&disk).arg(program());
+    serve.args(["serve", "--address", "127.0.0.1:0", "--data-dir"]).arg(&data);
+    let Ok(output) = serve.kill_on_drop(true).output().await else { return };
+    let said = String::from_utf8(output.stderr).unwrap();
+    if !said.starts_with("error: ") {
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("is where a disk is mounted"), "{said}");
+    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|it| it.as_bytes().starts_with(b"postgres.new")), "{left:?}");
+}
+
+#[tokio::test]
 async fn a_data_folder_that_cannot_be_used_is_refused_at_once_with_the_reason() {
     let home = tempfile::tempdir().unwrap();
     let place = |name: &str| home.path().join(name);
