@@ -1,4 +1,4 @@
-//! Connections: where the database is, how a session is set up, whether it is there at all.
+//! The database as readers see it: where it is, how long it is waited for, whether it is there.
 
 use std::path::PathBuf;
 use std::sync::Arc;

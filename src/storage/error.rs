@@ -116,8 +116,11 @@ pub(super) fn at_connect(error: &sqlx::Error, location: &str) -> StorageError {
             _ => (true, ""),
         },
         // Nothing came: something in between, whose server is away.
-        sqlx::Error::Protocol(what) if what.ends_with("0x00") => {
+        sqlx::Error::Protocol(_) if said.ends_with("0x00") => {
             return StorageError::Unavailable(format!("{location}: it hung up"));
+        }
+        sqlx::Error::Protocol(_) if said.contains("authentication") => {
+            (false, "have it ask for a password (scram-sha-256) or a certificate in pg_hba.conf")
         }
         sqlx::Error::Protocol(_) => (false, "is that PostgreSQL?"),
         sqlx::Error::Tls(_) => (false, "change sslmode, or what it needs"),
@@ -151,7 +154,9 @@ pub(super) fn words(error: &sqlx::Error) -> String {
         sqlx::Error::Database(said) => said.message().to_owned(),
         sqlx::Error::Io(error) => error.to_string(),
         sqlx::Error::Tls(error) | sqlx::Error::Configuration(error) => error.to_string(),
-        sqlx::Error::Protocol(what) => what.clone(),
+        sqlx::Error::Protocol(what) => {
+            what.split_once(" (sqlx").map_or(what.as_str(), |(said, _)| said).to_owned()
+        }
         error => error.to_string(),
     }
 }

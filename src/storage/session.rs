@@ -26,9 +26,8 @@ const FACTS: &str = "SELECT coalesce(current_setting('merch_store.session', true
                             current_setting('server_encoding'), current_setting('client_encoding'),
                             current_setting('transaction_read_only')";
 
-/// Coins are durable before an answer, whatever the role or the database is set to; every
-/// statement here is a handful of look-ups by index, and must stay so on tables that have not
-/// been analysed yet.
+/// What is the shop's own, whatever the role or the database is set to: every statement here is a
+/// handful of look-ups by index, and must stay so on tables that have not been analysed yet.
 const SETTINGS: [(&str, &str); 6] = [
     ("idle_in_transaction_session_timeout", "2000"),
     ("plan_cache_mode", "force_generic_plan"),
