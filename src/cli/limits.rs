@@ -12,8 +12,9 @@ use crate::limits::{
     Subjects,
 };
 use crate::storage::{Database, DatabaseOptions, Migrations, StorageError};
+use crate::telemetry::is_news;
 
-use super::database::database_at;
+use super::database::{check_not_foreign, database_at};
 
 /// Connections for limits: a poll, and a change beside it.
 const CONNECTIONS: u32 = 2;
@@ -156,24 +157,47 @@ async fn refuse_if_unusable(options: &DatabaseOptions) -> Result<(), StorageErro
     Ok(())
 }
 
-/// Brings the schema up to date once the database is there; the gateway does not wait for it.
-async fn migrate(options: DatabaseOptions) {
-    let migrated = async || {
-        let mut migrations = Migrations::connect(&options).await?;
-        let applied = migrations.up().await?;
-        migrations.close().await;
-        Ok::<_, StorageError>(applied)
-    };
+/// Brings the schema up to date once the database is there; the gateway does not wait for it. It
+/// ends, and says why, at what no waiting mends.
+pub async fn migrate(options: DatabaseOptions) {
     loop {
-        match migrated().await {
+        match migrate_now(&options).await {
             Ok(applied) => {
                 for version in applied {
                     tracing::info!(version, "migration applied");
                 }
                 return;
             }
-            Err(error) => tracing::warn!(%error, "cannot migrate the database yet"),
+            Err(error) if may_heal(&error) => {
+                let why = error.to_string();
+                if is_news("cannot migrate the database yet", &why) {
+                    tracing::warn!(why, "cannot migrate the database yet");
+                }
+            }
+            Err(error) => {
+                let why = error.to_string();
+                tracing::error!(why, "cannot migrate the database; start again to try again");
+                return;
+            }
         }
         sleep(PAUSE).await;
     }
+}
+
+async fn migrate_now(options: &DatabaseOptions) -> anyhow::Result<Vec<i64>> {
+    let mut migrations = Migrations::connect(options).await?;
+    check_not_foreign(&migrations.status().await?, &options.location())?;
+    let applied = migrations.up().await?;
+    migrations.close().await;
+    Ok(applied)
+}
+
+/// Whether a migration may succeed later that failed with `error`.
+fn may_heal(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(
+            StorageError::Unavailable(_) | StorageError::TooSlow(_) | StorageError::Conflict { .. }
+        )
+    )
 }

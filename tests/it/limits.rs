@@ -3,6 +3,7 @@
 mod admin;
 #[cfg(target_os = "linux")]
 mod memory;
+mod migrating;
 mod own;
 mod shared;
 mod shop;
