@@ -58,7 +58,7 @@ impl RollingFile {
     /// Goes over to the file that is at the path now, if that is another one, and makes it if
     /// there is none. An error if it cannot: then the file before is still written.
     pub fn follow(&mut self) -> io::Result<()> {
-        if is_of_the_system(&self.path) {
+        if is_given(&self.path) {
             return Ok(());
         }
         match fs::metadata(&self.path) {
@@ -153,7 +153,7 @@ impl Opened {
         Ok(Opened {
             file: BufWriter::with_capacity(BUFFER, file),
             identity: identity(&metadata),
-            is_regular: metadata.is_file() && !is_of_the_system(path),
+            is_regular: metadata.is_file() && !is_given(path),
             written: metadata.len(),
             is_lost: false,
         })
@@ -167,8 +167,11 @@ fn identity(file: &fs::Metadata) -> (u64, u64) {
 
 /// Whether `path` is one of those that lead to what the process was given, as /dev/stdout does:
 /// whatever that is, it is not ours to put aside, nor to look for.
-fn is_of_the_system(path: &Path) -> bool {
-    ["/dev", "/proc"].iter().any(|folder| path.starts_with(folder))
+fn is_given(path: &Path) -> bool {
+    let Ok(below) = path.strip_prefix("/dev") else {
+        return path.starts_with("/proc") && path.parent().is_some_and(|it| it.ends_with("fd"));
+    };
+    below.starts_with("fd") || ["stdin", "stdout", "stderr"].map(Path::new).contains(&below)
 }
 
 /// The path of the file that is `number` files older than the one at `path`.
@@ -370,6 +373,40 @@ mod tests {
         assert_eq!(names(folder.path()), ["link", "real", "real.1"]);
         assert_eq!(fs::read_to_string(&real).unwrap(), "2222");
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn only_what_leads_to_open_files_is_left_where_it_is() {
+        for (path, given) in [
+            ("/dev/stdout", true),
+            ("/dev/stderr", true),
+            ("/dev/fd/3", true),
+            ("/proc/self/fd/3", true),
+            ("/proc/17/fd/3", true),
+            ("/proc/thread-self/fd/1", true),
+            ("/dev/shm/shop.log", false),
+            ("/dev/shm/fd/shop.log", false),
+            ("/dev/stdout.log", false),
+            ("/srv/fd/log", false),
+            ("fd/log", false),
+        ] {
+            assert_eq!(is_given(Path::new(path)), given, "{path}");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_in_shared_memory_is_put_aside_and_comes_back() {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let path = folder.path().join("log");
+        let mut rolling = RollingFile::open(&path, 4, SystemTime::now()).unwrap();
+        for line in ["1111", "2222"] {
+            write(&mut rolling, line).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["log", "log.1"]);
+        fs::remove_file(&path).unwrap();
+        write(&mut rolling, "3333").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "3333");
     }
 
     #[test]
