@@ -28,7 +28,7 @@ pub struct AuditArgs {}
 /// Prints totals and lies: exit code 0 if the books are honest, 1 if they lie or cannot be read.
 pub async fn run(common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let config = common.load_for_tool()?;
+    let (config, _logging) = common.load_for_tool()?;
     check_shop_is_there(&config)?;
     let reading = async |options: &DatabaseOptions| {
         let mut migrations = Migrations::connect(options).await?;

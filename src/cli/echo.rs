@@ -35,6 +35,7 @@ pub async fn run(args: EchoArgs, common: Common, signals: Signals) -> anyhow::Re
     let address = listener.local_addr()?;
     let lifecycle = Lifecycle::default();
     signals.end(&lifecycle);
+    lifecycle.spawn("repeats", super::tell_repeats(lifecycle.clone()));
     let options = ServerOptions {
         header_limit: config.http.header_limit,
         header_timeout: config.http.header_timeout,

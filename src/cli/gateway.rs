@@ -138,6 +138,7 @@ impl Server {
         let (reloads_sender, reloads) = mpsc::channel(1);
         let limits = limits::of_gateway(config, &lifecycle).await?;
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
+        lifecycle.spawn("repeats", super::tell_repeats(lifecycle.clone()));
         let upstreams = Upstreams::start(
             &settings.backends,
             &settings.upstream,

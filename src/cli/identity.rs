@@ -36,7 +36,7 @@ enum Action {
 
 /// Prints the identity before and after.
 pub async fn run(args: IdentityArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
-    let config = common.load_for_tool()?;
+    let (config, _logging) = common.load_for_tool()?;
     check_shop_is_there(&config)?;
     let Action::Renew = args.action;
     let (old, new) = ToolDatabase::lend(&config, signals, renew).await?;

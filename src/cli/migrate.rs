@@ -54,7 +54,7 @@ enum Direction {
 
 /// Changes or shows the schema: exit code 1 if that fails or `status` finds one not applied.
 pub async fn run(args: MigrateArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
-    let config = common.load_for_tool()?;
+    let (config, _logging) = common.load_for_tool()?;
     if !matches!(args.direction, Direction::Up) {
         check_shop_is_there(&config)?;
     }

@@ -19,6 +19,7 @@ mod up;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::NonEmptyStringValueParser;
@@ -26,15 +27,19 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::interval;
 
 use crate::config::{Config, InvalidConfig, SettingsFile, address};
-use crate::lifecycle::{Ended, Interrupted, Signals};
-use crate::telemetry;
+use crate::lifecycle::{Ended, Interrupted, Lifecycle, Signals};
+use crate::telemetry::{self, Logging};
 
 pub use terminal::complain;
 
 /// The exit code for arguments that are not understood.
 const USAGE: u8 = 2;
+
+/// How often to say what was only counted.
+const TELL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A company's internal merch shop: coins, thanks and hoodies.
 ///
@@ -130,16 +135,16 @@ impl Common {
         Ok(config)
     }
 
-    /// The settings for a command that is not a server: it logs only what went wrong.
-    fn load_for_tool(&self) -> anyhow::Result<Config> {
+    /// The settings for a command that is not a server, and its log: only of what went wrong.
+    fn load_for_tool(&self) -> anyhow::Result<(Config, Logging)> {
         let mut config = self.load([])?;
         if config.log.level.trim().eq_ignore_ascii_case("info") {
             config.log.level = "warn".into();
         }
         // The file is the server's, which may be running.
         config.log.file = None;
-        let _to_standard_error = telemetry::start_logging(&config.log)?;
-        Ok(config)
+        let logging = telemetry::start_logging(&config.log)?;
+        Ok((config, logging))
     }
 }
 
@@ -153,6 +158,17 @@ fn follow_log_file_at_hangup() -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Says now and then how often a message came that was not said, until `lifecycle` ends.
+async fn tell_repeats(lifecycle: Lifecycle) {
+    let mut ticks = interval(TELL_INTERVAL);
+    loop {
+        tokio::select! {
+            () = lifecycle.ending() => return,
+            _ = ticks.tick() => telemetry::tell_repeats(),
+        }
+    }
 }
 
 /// Listens on `address`, of which `setting` is what an operator can change.

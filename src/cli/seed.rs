@@ -47,7 +47,7 @@ pub struct SeedArgs {
 /// Migrates a shop that is there, then creates the users that are not there, so many in a transaction.
 pub async fn run(args: SeedArgs, common: Common, signals: Signals) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
-    let config = common.load_for_tool()?;
+    let (config, _logging) = common.load_for_tool()?;
     let password = Password::parse(args.password).and_then(|password| password.prepared());
     let password = password.context("--password")?;
     let coins = Amount::new(args.coins).context("--coins must be at least 1")?;

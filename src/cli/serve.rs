@@ -181,6 +181,7 @@ impl Server {
         lifecycle.spawn("versions", reading);
         lifecycle.spawn("purge", purge(database.clone(), lifecycle.clone()));
         lifecycle.spawn("metrics", keep_metrics(lifecycle.clone()));
+        lifecycle.spawn("repeats", super::tell_repeats(lifecycle.clone()));
 
         let gate = match config.limits.serve {
             true => Some(limits::of_shop(config, &database, &secret, &lifecycle)?.gate),
@@ -377,10 +378,7 @@ pub(super) async fn keep_metrics(lifecycle: Lifecycle) {
     loop {
         tokio::select! {
             () = lifecycle.ending() => return,
-            _ = ticks.tick() => {
-                telemetry::metrics().run_upkeep();
-                telemetry::tell_repeats();
-            }
+            _ = ticks.tick() => telemetry::metrics().run_upkeep(),
         }
     }
 }

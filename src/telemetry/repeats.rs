@@ -21,6 +21,15 @@ struct Counted {
     times: u64,
 }
 
+/// How often a message came that was not said, and in how many seconds, rounded up.
+#[derive(Debug, PartialEq, Eq)]
+struct Repeated {
+    message: &'static str,
+    cause: String,
+    times: u64,
+    seconds: u64,
+}
+
 /// Whether to say `message` now, because of `cause`; if not, it is counted, and the count is said
 /// by [`tell_repeats`]. For everything that a client or a broken part can cause many times a
 /// second.
@@ -30,19 +39,18 @@ pub fn is_news(message: &'static str, cause: &str) -> bool {
 
 /// Says how often messages came that were not said. To be called every few seconds.
 pub fn tell_repeats() {
-    tell(Instant::now());
+    tell(QUIET);
 }
 
 /// Says it of those, too, whose time is not over: before the last line of a log.
 pub fn tell_all_repeats() {
-    tell(Instant::now() + QUIET);
+    tell(Duration::ZERO);
 }
 
-fn tell(now: Instant) {
+fn tell(quiet: Duration) {
     // Said without the lock: a line may take as long as its disk.
-    let repeated = lock().take(now);
-    for (message, cause, times) in repeated {
-        let seconds = QUIET.as_secs();
+    let repeated = lock().take(quiet, Instant::now());
+    for Repeated { message, cause, times, seconds } in repeated {
         tracing::warn!(cause, "{times} times more in {seconds} s: {message}");
     }
 }
@@ -66,17 +74,19 @@ impl Said {
         }
     }
 
-    /// What was counted long enough. What did not come again is news the next time.
-    fn take(&mut self, now: Instant) -> Vec<(&'static str, String, u64)> {
+    /// What was counted for as long as `quiet`. What did not come again is news the next time.
+    fn take(&mut self, quiet: Duration, now: Instant) -> Vec<Repeated> {
         let mut repeated = Vec::new();
         self.0.retain(|(message, cause), counted| {
-            if now.duration_since(counted.since) < QUIET {
+            let counted_for = now.duration_since(counted.since);
+            if counted_for < quiet {
                 return true;
             }
             let times = std::mem::take(&mut counted.times);
             counted.since = now;
             if times > 0 {
-                repeated.push((*message, cause.clone(), times));
+                let seconds = (counted_for.as_millis() as u64).div_ceil(1000).max(1);
+                repeated.push(Repeated { message, cause: cause.clone(), times, seconds });
             }
             times > 0
         });
@@ -90,6 +100,10 @@ mod tests {
 
     const MESSAGE: &str = "cannot accept a connection";
 
+    fn repeated(cause: &str, times: u64, seconds: u64) -> Repeated {
+        Repeated { message: MESSAGE, cause: cause.into(), times, seconds }
+    }
+
     #[test]
     fn a_message_that_repeats_is_said_once_and_then_counted() {
         let (mut said, start) = (Said(BTreeMap::new()), Instant::now());
@@ -99,16 +113,35 @@ mod tests {
         }
         assert!(said.is_news(MESSAGE, "no memory", start), "another cause is news");
         assert!(said.is_news("cannot read", "no files", start), "another message is news");
-        assert_eq!(said.take(start + QUIET / 2), [], "its time is not over");
-        assert_eq!(said.take(start + QUIET), [(MESSAGE, "no files".to_owned(), 57)]);
+        assert_eq!(said.take(QUIET, start + QUIET / 2), [], "its time is not over");
+        assert_eq!(said.take(QUIET, start + QUIET), [repeated("no files", 57, 10)]);
 
         // It goes on: counted, and said again every time.
         assert!(!said.is_news(MESSAGE, "no files", start + QUIET));
         assert!(said.is_news(MESSAGE, "no memory", start + QUIET), "it did not come again");
-        assert_eq!(said.take(start + QUIET * 2), [(MESSAGE, "no files".to_owned(), 1)]);
+        assert_eq!(said.take(QUIET, start + QUIET * 2), [repeated("no files", 1, 10)]);
         // It is over: the next one is news.
-        assert_eq!(said.take(start + QUIET * 3), []);
+        assert_eq!(said.take(QUIET, start + QUIET * 3), []);
         assert!(said.is_news(MESSAGE, "no files", start + QUIET * 3));
+    }
+
+    #[test]
+    fn the_seconds_are_those_that_were_counted() {
+        for (quiet, milliseconds, seconds) in [
+            (QUIET, 10_000, 10),
+            (QUIET, 14_200, 15),
+            (QUIET, 62_000, 62),
+            (Duration::ZERO, 2_000, 2),
+            (Duration::ZERO, 3, 1),
+            (Duration::ZERO, 0, 1),
+        ] {
+            let (mut said, start) = (Said(BTreeMap::new()), Instant::now());
+            for _ in 0..3 {
+                said.is_news(MESSAGE, "no files", start);
+            }
+            let now = start + Duration::from_millis(milliseconds);
+            assert_eq!(said.take(quiet, now), [repeated("no files", 2, seconds)], "{now:?}");
+        }
     }
 
     #[test]
@@ -116,6 +149,6 @@ mod tests {
         let (mut said, now) = (Said(BTreeMap::new()), Instant::now());
         let news = (0..1000).filter(|number| said.is_news(MESSAGE, &number.to_string(), now));
         assert_eq!(news.count(), MOST + 1);
-        assert_eq!(said.take(now + QUIET), [(MESSAGE, "different ones".to_owned(), 935)]);
+        assert_eq!(said.take(QUIET, now + QUIET), [repeated("different ones", 935, 10)]);
     }
 }
