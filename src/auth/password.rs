@@ -13,7 +13,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 
-/// The longest password, in bytes. Every byte counts: nothing is cut off.
+/// The longest password, in bytes as it is hashed. Every byte counts: nothing is cut off.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
 
 /// How much lower than the rest of the process hashing threads run (Unix "nice"): a flood
@@ -74,10 +74,8 @@ impl Password {
         let plain = text.expose_secret();
         if plain.is_empty() {
             Err(InvalidPassword::Empty)
-        } else if plain.len() > MAX_PASSWORD_BYTES
-            // A letter may be typed with more bytes than it is hashed with.
-            && plain.nfc().map(char::len_utf8).sum::<usize>() > MAX_PASSWORD_BYTES
-        {
+        } else if plain.nfc().map(char::len_utf8).sum::<usize>() > MAX_PASSWORD_BYTES {
+            // A letter may be typed with more bytes than it is hashed with, or with fewer.
             Err(InvalidPassword::TooLong)
         } else if plain.chars().any(char::is_control) {
             Err(InvalidPassword::ControlCharacter)
@@ -287,6 +285,10 @@ mod tests {
     fn a_password_is_as_long_as_what_is_hashed() {
         let decomposed = "e\u{301}".repeat(400);
         assert_eq!(decomposed.len(), 1200);
+        // Composed, this letter is two, of twice as many bytes.
+        let growing = "\u{958}".repeat(341);
+        assert_eq!(growing.len(), 1023);
+        assert_eq!(Password::parse(growing.into()).err(), Some(InvalidPassword::TooLong));
         assert!(Password::parse(decomposed.into()).is_ok());
         let too_long = Password::parse("e\u{301}".repeat(513).into());
         assert_eq!(too_long.err(), Some(InvalidPassword::TooLong));
