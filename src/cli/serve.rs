@@ -72,6 +72,13 @@ pub struct Server {
     deadline: Duration,
 }
 
+/// What a shop is the shop of: its database, and the key that signs its tokens.
+struct Data {
+    database: Database,
+    secret: SecretString,
+    own: Option<OwnDatabase>,
+}
+
 /// Serves until a signal comes or a task dies: exit code 0 only if everything was finished.
 pub(super) async fn run(
     args: ServeArgs,
@@ -147,33 +154,7 @@ impl Server {
         let listener = listen(config.http.address, "--address or http.address").await?;
         let address = listener.local_addr()?;
 
-        let (mut options, secret, own) = match (&config.database.url, &config.auth.jwt_secret) {
-            (Some(url), Some(secret)) => (database_at(url)?, secret.clone(), None),
-            (Some(_), None) => anyhow::bail!(
-                "auth.jwt_secret is required with database.url, so that replicas accept each \
-                 other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
-                 good one"
-            ),
-            (None, secret) => {
-                let starting = OwnDatabase::start(&config.data_dir);
-                let own = lifecycle.unless_ending(starting).await?;
-                let secret = secret.clone().map_or_else(|| own.folder.secret(), Ok)?;
-                (DatabaseOptions::from_url(&own.postgres.url())?, secret, Some(own))
-            }
-        };
-        let preparing = prepare_schema(&options, config.database.migrate);
-        if let Err(error) = lifecycle.unless_ending(preparing).await {
-            if let Some(own) = own {
-                own.postgres.stop().await;
-            }
-            return Err(error);
-        }
-        options.max_connections = config.database.max_connections.get();
-        options.acquire_timeout = config.database.acquire_timeout;
-        options.statement_timeout = config.database.statement_timeout;
-        let database = Database::new(options);
-        // Whose tokens are valid here.
-        database.books_fetch().await.context("cannot read the database's identity")?;
+        let Data { database, secret, own } = Data::open(config, &lifecycle).await?;
         let writer = Writer::new(&database, Uuid::new_v4());
         let (engine, writing) = engine::start(database.clone(), writer, engine_options(config));
         lifecycle.spawn_on_thread("writer", writing)?;
@@ -187,6 +168,7 @@ impl Server {
             true => Some(limits::of_shop(config, &database, &secret, &lifecycle)?.gate),
             false => None,
         };
+        let server = server_options(config, gate.is_some());
         let shop = Shop {
             engine,
             database: database.clone(),
@@ -202,16 +184,6 @@ impl Server {
             access_log: config.log.access,
             cors: cors(config),
             gate,
-        };
-        let limited = shop.gate.is_some();
-        let trusted = config.http.trusted_proxies.iter();
-        let server = ServerOptions {
-            header_limit: config.http.header_limit,
-            header_timeout: config.http.header_timeout,
-            max_connections: config.http.max_connections,
-            grace: config.shutdown.grace,
-            trusted: Some(Trusted::new(trusted.map(|it| it.0).collect())),
-            limited,
         };
         http::start(listener, http::router(shop), server, &lifecycle)?;
         let deadline = config.shutdown.grace + config.shutdown.deadline;
@@ -272,6 +244,48 @@ impl Server {
     }
 }
 
+impl Data {
+    /// Opens what `config` names, and brings its schema up to date.
+    async fn open(config: &Config, lifecycle: &Lifecycle) -> anyhow::Result<Data> {
+        let (mut options, secret, own) = Data::find(config, lifecycle).await?;
+        let preparing = prepare_schema(&options, config.database.migrate);
+        if let Err(error) = lifecycle.unless_ending(preparing).await {
+            if let Some(own) = own {
+                own.postgres.stop().await;
+            }
+            return Err(error);
+        }
+        options.max_connections = config.database.max_connections.get();
+        options.acquire_timeout = config.database.acquire_timeout;
+        options.statement_timeout = config.database.statement_timeout;
+        let database = Database::new(options);
+        // Whose tokens are valid here.
+        database.books_fetch().await.context("cannot read the database's identity")?;
+        Ok(Data { database, secret, own })
+    }
+
+    /// Where the database is and the key is from: the settings, else the data folder.
+    async fn find(
+        config: &Config,
+        lifecycle: &Lifecycle,
+    ) -> anyhow::Result<(DatabaseOptions, SecretString, Option<OwnDatabase>)> {
+        match (&config.database.url, &config.auth.jwt_secret) {
+            (Some(url), Some(secret)) => Ok((database_at(url)?, secret.clone(), None)),
+            (Some(_), None) => anyhow::bail!(
+                "auth.jwt_secret is required with database.url, so that replicas accept each \
+                 other's tokens; set MERCH__AUTH__JWT_SECRET, `openssl rand -hex 32` makes a \
+                 good one"
+            ),
+            (None, secret) => {
+                let starting = OwnDatabase::start(&config.data_dir);
+                let own = lifecycle.unless_ending(starting).await?;
+                let secret = secret.clone().map_or_else(|| own.folder.secret(), Ok)?;
+                Ok((DatabaseOptions::from_url(&own.postgres.url())?, secret, Some(own)))
+            }
+        }
+    }
+}
+
 /// A connection is an open file: allows as many as the system lets us have, and warns if those
 /// are too few for the `connections` that the setting `key` comes to.
 pub(super) fn raise_file_limit(key: &'static str, connections: usize) {
@@ -325,6 +339,18 @@ async fn prepare_schema(options: &DatabaseOptions, migrate: bool) -> anyhow::Res
 /// Whose pages may read answers.
 pub(super) fn cors(config: &Config) -> Option<Cors> {
     Cors::new(config.http.cors_origins.iter().map(|origin| origin.0.as_str()))
+}
+
+fn server_options(config: &Config, limited: bool) -> ServerOptions {
+    let trusted = config.http.trusted_proxies.iter();
+    ServerOptions {
+        header_limit: config.http.header_limit,
+        header_timeout: config.http.header_timeout,
+        max_connections: config.http.max_connections,
+        grace: config.shutdown.grace,
+        trusted: Some(Trusted::new(trusted.map(|it| it.0).collect())),
+        limited,
+    }
 }
 
 fn engine_options(config: &Config) -> EngineOptions {

@@ -73,16 +73,7 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
     let lifecycle = Lifecycle::default();
     signals.end(&lifecycle);
 
-    let mut own = None;
-    if config.database.url.is_none() {
-        check_connections(args.replicas, config.database.max_connections.get())?;
-        let starting = OwnDatabase::start(&config.data_dir);
-        let database = own.insert(lifecycle.unless_ending(starting).await?);
-        config.database.url = Some(database.postgres.url().into());
-        if config.auth.jwt_secret.is_none() {
-            config.auth.jwt_secret = Some(database.folder.secret()?);
-        }
-    }
+    let own = start_database(args.replicas, &mut config, &lifecycle).await?;
     let starting = start_all(args.replicas, file.as_ref(), &mut config, doors, lifecycle.clone());
     let (server, replicas) = match lifecycle.unless_ending(starting).await {
         Ok(started) => started,
@@ -95,16 +86,50 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
     };
     let banner = banner(&config, &server, &replicas, own.as_ref())?;
     let announced = announce(&banner, &lifecycle);
-
-    let ending = CancellationToken::new();
     let patience = config.shutdown.grace + config.shutdown.deadline + CLOSE_DEADLINE;
+    let clean = wait(server, replicas, own, &lifecycle, patience).await;
+    telemetry::tell_all_repeats();
+    tracing::info!("everything stopped");
+    announced?;
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Starts the private PostgreSQL, unless `config` names another one: from here on that is where
+/// the database is, with its folder's secret if there is none.
+async fn start_database(
+    replicas: u16,
+    config: &mut Config,
+    lifecycle: &Lifecycle,
+) -> anyhow::Result<Option<OwnDatabase>> {
+    if config.database.url.is_some() {
+        return Ok(None);
+    }
+    check_connections(replicas, config.database.max_connections.get())?;
+    let own = lifecycle.unless_ending(OwnDatabase::start(&config.data_dir)).await?;
+    config.database.url = Some(own.postgres.url().into());
+    if config.auth.jwt_secret.is_none() {
+        config.auth.jwt_secret = Some(own.folder.secret()?);
+    }
+    Ok(Some(own))
+}
+
+/// Keeps everything running until `lifecycle` ends, and then until all is finished, which replicas
+/// have `patience` for: whether it was.
+async fn wait(
+    server: gateway::Server,
+    replicas: Vec<Replica>,
+    mut own: Option<OwnDatabase>,
+    lifecycle: &Lifecycle,
+    patience: Duration,
+) -> bool {
+    let ending = CancellationToken::new();
     let mut kept = JoinSet::new();
     for replica in replicas {
         kept.spawn(replica.keep(ending.clone(), patience));
     }
     let watching = async {
         if let Some(own) = &mut own
-            && let Err(error) = own.postgres.keep_running(&lifecycle).await
+            && let Err(error) = own.postgres.keep_running(lifecycle).await
         {
             tracing::error!(%error, "the private PostgreSQL does not come back");
             lifecycle.fail();
@@ -127,10 +152,7 @@ pub async fn run(args: UpArgs, common: Common, signals: Signals) -> anyhow::Resu
         // Dropped, replicas are killed and the private PostgreSQL stops by itself.
         () = lifecycle.ended() => clean = false,
     }
-    telemetry::tell_all_repeats();
-    tracing::info!("everything stopped");
-    announced?;
-    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    clean
 }
 
 /// Starts the replicas and then, with them behind it, the gateway. Dropped, they are killed.
