@@ -72,6 +72,10 @@ const NEVER_NAMED_IN: [(&str, &[&str], &str); 4] = [
 
 const LONGEST_FILE: usize = 500;
 
+/// From a function's `fn` to its closing brace. A screen is about 50 lines: what does not fit on one
+/// is read twice. This is what the longest one takes now; it only ever gets less.
+const LONGEST_FUNCTION: usize = 85;
+
 struct Source {
     /// Below the root of the repository, as in `src/shop/coins.rs`.
     path: PathBuf,
@@ -135,6 +139,18 @@ fn no_file_is_longer_than_somebody_reads_at_once() {
     for source in everything() {
         let lines = source.text.lines().count();
         assert!(lines <= LONGEST_FILE, "{} has {lines} lines", source.path.display());
+    }
+}
+
+#[test]
+fn no_function_is_longer_than_somebody_sees_at_once() {
+    for source in sources("src").iter().filter(|source| !source.is_of_tests()) {
+        // Tests are tables, which are read line by line.
+        let (code, _) = source.text.split_once("\nmod tests {").unwrap_or((&source.text, ""));
+        for (name, lines) in functions(code) {
+            let place = source.path.display();
+            assert!(lines <= LONGEST_FUNCTION, "{name} in {place} has {lines} lines");
+        }
     }
 }
 
@@ -242,6 +258,11 @@ impl Source {
         self.modules().into_iter().next().unwrap_or(stem.into())
     }
 
+    /// Whether there is nothing but tests in it.
+    fn is_of_tests(&self) -> bool {
+        self.modules().iter().any(|name| name == "tests")
+    }
+
     /// The text without comments that take whole lines.
     fn code(&self) -> String {
         let lines = self.text.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -278,6 +299,35 @@ impl Source {
     }
 }
 
+/// The functions in `code`, as rustfmt leaves it: each with its name and its number of lines.
+fn functions(code: &str) -> Vec<(&str, usize)> {
+    let lines: Vec<&str> = code.lines().collect();
+    let mut functions = Vec::new();
+    for (start, line) in lines.iter().enumerate() {
+        let declared = line.trim_start();
+        let Some((modifiers, rest)) = declared.split_once("fn ") else { continue };
+        let is_modifier =
+            |word: &str| word.starts_with("pub") || ["const", "async", "unsafe"].contains(&word);
+        if !modifiers.split_whitespace().all(is_modifier) {
+            continue;
+        }
+        let indentation = &line[..line.len() - declared.len()];
+        // A brace of its own; or the end of what is declared without a body.
+        let is_end = |line: &&str| {
+            line.strip_prefix(indentation).is_some_and(|line| {
+                line.starts_with('}') || (line.starts_with(')') && line.ends_with(';'))
+            })
+        };
+        let after = match declared.ends_with([';', '}']) {
+            true => 0,
+            false => 1 + lines[start + 1..].iter().position(is_end).unwrap(),
+        };
+        let name = rest.split(['(', '<']).next().unwrap_or_default();
+        functions.push((name, 1 + after));
+    }
+    functions
+}
+
 /// The first names of a path or of a tree of paths: `a` of `a::b`, `a` and `c` of
 /// `{a::b, c}`.
 fn heads(tail: &str) -> Vec<String> {
@@ -306,6 +356,19 @@ fn names(code: &str, what: &str) -> bool {
     code.match_indices(what).any(|(at, _)| {
         !code[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
     })
+}
+
+#[test]
+fn the_counter_of_lines_sees_where_a_function_ends() {
+    for (code, expected) in [
+        ("fn a() {}\nconst fn b() -> u8 {\n    1\n}\n", vec![("a", 1), ("b", 3)]),
+        ("    pub(super) async fn c(\n        d: u8,\n    ) {\n    }\n", vec![("c", 4)]),
+        ("    fn e<T>(\n        f: T,\n    ) -> T;\n    fn g();\n", vec![("e", 3), ("g", 1)]),
+        ("/// A fn h() {\nlet i: fn () = j;\n", vec![]),
+        ("fn k() {\n    fn l() {\n    }\n}\n", vec![("k", 4), ("l", 2)]),
+    ] {
+        assert_eq!(functions(code), expected, "{code}");
+    }
 }
 
 #[test]
