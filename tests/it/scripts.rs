@@ -7,7 +7,17 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const SCRIPTS: [&str; 7] = ["bench", "env", "first-purchase", "load", "run", "smoke", "test"];
+const SCRIPTS: [&str; 9] = [
+    "bench",
+    "clients",
+    "env",
+    "first-purchase",
+    "load",
+    "rehearse-migration",
+    "run",
+    "smoke",
+    "test",
+];
 
 /// What would install or compile, each of which only writes down that it was called, where, with
 /// what, and which data folder it was told.
@@ -84,12 +94,16 @@ fn mistakes_are_refused_before_any_work() {
         ("bench", &["--rounds=x"], "--rounds"),
         ("bench", &["--only"], "--only"),
         ("bench", &["uniform"], "uniform"),
+        ("clients", &["--fast"], "--fast"),
+        ("clients", &["shop"], "shop"),
         ("env", &["--force"], "--force"),
         ("load", &["--second", "3"], "--second"),
         ("load", &["--seconds", "-1"], "--seconds"),
         ("load", &["--seconds=1.5"], "--seconds"),
         ("load", &["--media"], "--media"),
         ("load", &["now"], "now"),
+        ("rehearse-migration", &[], "--old"),
+        ("rehearse-migration", &["--old", "x", "--row", "3"], "--row"),
         ("smoke", &["--fast"], "--fast"),
         ("first-purchase", &["--run", "x"], "x"),
         ("first-purchase", &["--walks", "1"], "--walks"),
@@ -107,6 +121,10 @@ fn the_shop_is_run_where_the_caller_stands_and_keeps_its_data_here() {
     let caller = Caller::new();
     std::fs::write(caller.folder.join("bare"), "[log]\nlevel = 'warn'\n").unwrap();
     std::fs::write(caller.folder.join("full"), "data_dir = 'mine'\n").unwrap();
+    std::fs::write(caller.folder.join("quoted"), "\"data_dir\" = 'mine'\n").unwrap();
+    // May say it, too, and can be read once.
+    let made = Command::new("mkfifo").arg(caller.folder.join("pipe")).status().unwrap();
+    assert!(made.success());
     let here = format!("{ROOT}/data");
     let link = caller.folder.join("shop");
     symlink(script("run"), &link).unwrap();
@@ -115,6 +133,9 @@ fn the_shop_is_run_where_the_caller_stands_and_keeps_its_data_here() {
         (&script("run"), &["--config=bare", "audit"], &here),
         (&script("run"), &["--config", "full"], ""),
         (&script("run"), &["--config=full"], ""),
+        (&script("run"), &["--config", "quoted"], ""),
+        (&script("run"), &["--config", "pipe"], ""),
+        (&script("run"), &["--config=pipe", "audit"], ""),
         (&script("run"), &["--database-url", "postgres://h/d", "--data-dir", "d"], ""),
         (&script("run"), &["openapi", "--data-dir=d"], ""),
         (&script("run"), &["openapi"], &here),
@@ -134,8 +155,56 @@ fn the_shop_is_run_where_the_caller_stands_and_keeps_its_data_here() {
 #[test]
 fn the_binary_is_looked_for_where_cargo_puts_it() {
     let caller = Caller::new();
-    let output = caller.calls(&script("first-purchase"), &[]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("no /else where/target/release/merch-store; build it"), "{said}");
+    for (name, arguments, named) in [
+        ("first-purchase", &[][..], "no /else where/target/release/merch-store; build it"),
+        (
+            "rehearse-migration",
+            &["--old", "/bin/sh"],
+            "no program at /else where/target/release/merch-store",
+        ),
+    ] {
+        let output = caller.calls(&script(name), arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(named), "{said}");
+    }
+}
+
+#[test]
+fn a_rehearsal_counts_every_client_that_meets_no_answer() {
+    // Its clients, against a server that gives each connection the same answer.
+    let rehearsal = r#"
+import socket, sys, threading
+from importlib import machinery, util
+loader = machinery.SourceFileLoader("rehearsal", sys.argv[1])
+rehearsal = util.module_from_spec(util.spec_from_loader("rehearsal", loader))
+loader.exec_module(rehearsal)
+server = socket.create_server(("127.0.0.1", 0))
+def serve():
+    while True:
+        client, _ = server.accept()
+        client.recv(65536)
+        client.sendall(sys.argv[2].encode())
+        client.close()
+threading.Thread(target=serve, daemon=True).start()
+load = rehearsal.Load([server.getsockname()[1]])
+for thread in load.threads:
+    thread.join()
+load.take()
+print(load.stop())
+"#;
+    for answer in [
+        "",
+        "no HTTP at all\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    ] {
+        let mut python = Command::new("python3");
+        python.args(["-B", "-c", rehearsal]).arg(script("rehearse-migration")).arg(answer);
+        let output = python.output().unwrap();
+        let failed = String::from_utf8_lossy(&output.stdout).trim().parse::<usize>();
+        // Each of the eight, and that there was no request.
+        assert!(failed.is_ok_and(|failed| failed > 8), "{answer:?}: {output:?}");
+    }
 }
