@@ -389,6 +389,7 @@ mod tests {
             ("MERCH__HTTP__CORS_ORIGINS", "https://u:hunter2@shop", "\"https://...@shop\" is not"),
             ("MERCH__HTTP__TRUSTED_PROXIES", "u:hunter2@10.0.0.1", "\"...@10.0.0.1\" is neither"),
             ("MERCH__HTTP__ADDRESS", url, "\"postgres://...@db/shop\" is not IP:PORT"),
+            ("MERCH__HTTP__BODY_LIMIT", url, "\"postgres://...@db/shop\" is not a whole"),
             ("MERCH__LOG__FORMAT", url, "\"postgres://...@db/shop\" is none of"),
         ] {
             let error = load(&[(key, value)], None).unwrap_err();

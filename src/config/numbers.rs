@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use config::{Value, ValueKind};
 
 use super::InvalidConfig;
+use super::values::without_userinfo;
 
 const DAY_MS: u64 = 86_400_000;
 const HOUR_MS: u64 = 3_600_000;
@@ -101,6 +102,7 @@ fn refusal(
     origin: Option<&str>,
 ) -> InvalidConfig {
     const LONGEST: usize = 40;
+    let written = without_userinfo(written);
     let shown: String = written.chars().take(LONGEST).collect();
     let rest = if shown.len() < written.len() { "..." } else { "" };
     let (least, most) = (range.start(), range.end());

@@ -1,5 +1,6 @@
 //! How values are written: in a file, in the environment and in flags alike.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
@@ -10,14 +11,19 @@ use secrecy::SecretString;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
-/// `text` as errors show it: without what stands before an @, where URLs have their passwords.
+/// `text` as errors show it, in quotes.
 pub fn shown(text: &str) -> String {
+    format!("{:?}", without_userinfo(text))
+}
+
+/// `text` without what stands before an @, where URLs have their passwords.
+pub fn without_userinfo(text: &str) -> Cow<'_, str> {
     match text.rsplit_once('@') {
         Some((before, after)) => {
             let scheme = before.find("://").map_or("", |end| &before[..end + "://".len()]);
-            format!("{:?}", format!("{scheme}...@{after}"))
+            format!("{scheme}...@{after}").into()
         }
-        None => format!("{text:?}"),
+        None => text.into(),
     }
 }
 
