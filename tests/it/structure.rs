@@ -1,5 +1,5 @@
 //! The house rules, read from the source: which way imports go, who may name what, how long
-//! a file may be. `docs/ARCHITECTURE.md` says what the rules are for.
+//! a file and a function may be. `docs/ARCHITECTURE.md` says what the rules are for.
 
 use std::path::{Path, PathBuf};
 
