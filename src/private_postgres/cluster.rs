@@ -117,14 +117,7 @@ impl Cluster {
 
     /// Puts the folder at `draft` where the cluster is to be, in place of an empty one.
     fn give_name(&self, draft: &Path) -> Result<(), PrivatePostgresError> {
-        fs::rename(draft, &self.path).map_err(|error| match error.kind() {
-            ErrorKind::ResourceBusy => {
-                let why = "is where a disk is mounted, and a cluster must be in a folder on it; \
-                           make `postgres` a link to one, or name the disk with --data-dir";
-                not_ours(&self.path, why.into())
-            }
-            _ => io_error("cannot make", &self.path)(error),
-        })
+        fs::rename(draft, &self.path).map_err(|error| not_named(&self.path, error))
     }
 
     /// Removes what was left half-made in the data folder, where nobody else makes any.
@@ -169,6 +162,18 @@ impl Cluster {
         let log = OpenOptions::new().create(true).append(true).open(&path);
         log.and_then(|log| log.metadata().map(|metadata| (log, metadata.len())))
             .map_err(io_error("cannot write", &path))
+    }
+}
+
+/// Why no draft became the cluster at `path`.
+fn not_named(path: &Path, error: io::Error) -> PrivatePostgresError {
+    match error.kind() {
+        ErrorKind::ResourceBusy => {
+            let why = "is where a disk is mounted, and a cluster must be in a folder on it; make \
+                       `postgres` a link to one, or name the disk with --data-dir";
+            not_ours(path, why.into())
+        }
+        _ => io_error("cannot make", path)(error),
     }
 }
 
@@ -259,4 +264,20 @@ fn whose(path: &Path) -> String {
         "belongs to {owner}, and this process runs as {us}; start as {owner}, or give this one a \
          folder of its own with --data-dir"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_mounted_where_the_cluster_is_to_be_is_said_to_be_one() {
+        for (kind, expected) in [
+            (ErrorKind::ResourceBusy, "is where a disk is mounted"),
+            (ErrorKind::PermissionDenied, "cannot make /srv/shop/postgres"),
+        ] {
+            let said = not_named(Path::new("/srv/shop/postgres"), kind.into()).to_string();
+            assert!(said.contains("/srv/shop/postgres") && said.contains(expected), "{said}");
+        }
+    }
 }

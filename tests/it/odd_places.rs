@@ -231,27 +231,6 @@ async fn a_new_cluster_leaves_alone_what_is_not_a_draft_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_cluster_is_not_made_where_a_disk_is_mounted() {
-    let home = tempfile::tempdir().unwrap();
-    let (data, disk) = (home.path().join("data"), home.path().join("data/postgres"));
-    fs::create_dir_all(&disk).unwrap();
-    // Mounted for this command alone, where the machine lets us.
-    let script = "mount -t tmpfs tmpfs \"$1\" && shift && exec \"$@\"";
-    let mut serve = tokio::process::Command::new("unshare");
-    serve.args(["--mount", "sh", "-c", script, "sh"]).arg(&disk).arg(program());
-    serve.args(["serve", "--address", "127.0.0.1:0", "--data-dir"]).arg(&data);
-    let Ok(output) = serve.kill_on_drop(true).output().await else { return };
-    let said = String::from_utf8(output.stderr).unwrap();
-    if !said.starts_with("error: ") {
-        return;
-    }
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("is where a disk is mounted"), "{said}");
-    let left: Vec<_> = fs::read_dir(&data).unwrap().map(|it| it.unwrap().file_name()).collect();
-    assert!(!left.iter().any(|it| it.as_bytes().starts_with(b"postgres.new")), "{left:?}");
-}
-
-#[tokio::test]
 async fn a_data_folder_that_cannot_be_used_is_refused_at_once_with_the_reason() {
     let home = tempfile::tempdir().unwrap();
     let place = |name: &str| home.path().join(name);
