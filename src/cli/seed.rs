@@ -17,8 +17,8 @@ use super::Common;
 use super::database::{ToolDatabase, check_not_foreign, check_shop_is_there};
 use super::terminal::print;
 
-/// Users in one transaction: enough to be fast, few enough to show progress.
-const CHUNK: u32 = 10_000;
+/// Users in one transaction: enough to be fast, few enough for sales to go on in between.
+const CHUNK: u32 = 1_000;
 
 /// A hundred times the largest company that this was measured with.
 const MOST_USERS: i64 = 10_000_000;

@@ -54,6 +54,11 @@ impl DatabaseOptions {
         })
     }
 
+    /// How long a statement is waited for: the server gives up first, so that it can say why.
+    pub(super) fn patience(&self) -> Duration {
+        self.statement_timeout + Duration::from_secs(1)
+    }
+
     /// The database for people: where it is, without user or password.
     pub fn location(&self) -> String {
         let (host, port) = (self.connect.get_host(), self.connect.get_port());
@@ -158,8 +163,7 @@ impl Database {
             let mut left = 0;
             loop {
                 let mut lent = pool.acquire().await?;
-                // The server gives up first, so that it can say why.
-                let patience = pool.options().statement_timeout + Duration::from_secs(1);
+                let patience = pool.options().patience();
                 let result = tokio::time::timeout(patience, lent.session().run(&statement)).await;
                 let Ok(result) = result else {
                     return Err(StorageError::Unavailable("the server went silent".into()));
@@ -184,7 +188,7 @@ impl Database {
             }
         });
         match running.await {
-            Ok(result) => result,
+            Ok(result) => result.map_err(|error| error.at(&self.options().location())),
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
     }

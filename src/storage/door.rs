@@ -8,16 +8,29 @@ use sqlx::{SqlSafeStr, SqlStr};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use uuid::Uuid;
 
-use crate::shop::Books;
 use crate::telemetry::is_news;
 
-use super::error::{leaves_session, words};
+use super::error::{leaves_session, silent, words};
 use super::identity::books_fetch;
-use super::session::{Purpose, Session, Statements};
+use super::session::{Purpose, Running, Session, Statements};
 use super::{Database, DatabaseOptions, StorageError};
 
-const BEGIN: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
-const TURN: &str = "LOCK TABLE writer_turn IN EXCLUSIVE MODE";
+/// How a transaction begins that writes coins: as if it were alone.
+const SERIALIZABLE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE";
+
+/// One that sees what others have done by then: a change of the schema, and single statements that
+/// a pooler must not take apart.
+pub(super) const READ_COMMITTED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// One that reads for long, and all of it at one moment.
+pub(super) const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// Waits for the turn among the writers of all processes, and has it until the transaction ends.
+pub(super) const TURN: &str = "LOCK TABLE writer_turn IN EXCLUSIVE MODE";
+
+/// A few pages of rows.
+const TRY_ROOM: &str = "/* ensure_writable */ INSERT INTO writers (id, batch)
+                        SELECT gen_random_uuid(), 0 FROM generate_series(1, 400)";
 
 /// The longest pause before the first replay; it doubles with each one.
 const FIRST_BACKOFF: Duration = Duration::from_millis(2);
@@ -48,9 +61,9 @@ pub struct Writer {
     connection: Option<Connection>,
     state: State,
     /// This writer's name in the `writers` table.
-    pub(super) id: Uuid,
+    id: Uuid,
     /// The number of the batch under way or last tried.
-    pub(super) batch: i64,
+    batch: i64,
     /// Whether this process remembers what it has read, and so has to know of which books.
     remembers: bool,
 }
@@ -81,7 +94,7 @@ enum State {
 pub struct Transaction<'writer> {
     pub(super) writer: &'writer mut Writer,
     /// Something was written, under the writer's batch number.
-    pub(super) wrote: bool,
+    wrote: bool,
 }
 
 impl Writer {
@@ -107,7 +120,7 @@ impl Writer {
     pub async fn ensure_connected(&mut self) -> Result<(), StorageError> {
         self.reset().await;
         if let Some(connection) = self.connection.as_mut() {
-            let patience = patience(&self.database);
+            let patience = self.database.options().patience();
             let alive = timeout(patience, connection.session.check_again()).await;
             if matches!(alive, Ok(Ok(()))) {
                 return Ok(());
@@ -116,11 +129,13 @@ impl Writer {
         }
         let session = Session::connect(self.database.options(), Purpose::Work).await?;
         let (begin, begin_in_turn) =
-            (session.transaction(BEGIN, ""), session.transaction(BEGIN, TURN));
+            (session.transaction(SERIALIZABLE, ""), session.transaction(SERIALIZABLE, TURN));
         // It may lead to another server than before, or to what that server held long ago.
         self.connection = Some(Connection { session, begin, begin_in_turn, takes_turns: true });
         if self.remembers {
-            let books = self.books_fetch().await?;
+            let books = self.ask(|statements| Box::pin(books_fetch(statements))).await;
+            // A session of which this is not known is none.
+            let books = books.inspect_err(|_| self.connection = None)?;
             self.database.names().learn_anew(books);
         }
         Ok(())
@@ -129,10 +144,10 @@ impl Writer {
     /// Makes sure that there is room for what is written: a few pages of rows, which are taken
     /// back.
     pub async fn ensure_writable(&mut self) -> Result<(), StorageError> {
+        let connection = self.connection.as_ref().ok_or(sqlx::Error::WorkerCrashed)?;
+        let trying = connection.session.transaction(READ_COMMITTED, TRY_ROOM);
         self.state = State::InTransaction;
-        let sql = "BEGIN; INSERT INTO writers (id, batch)
-                          SELECT gen_random_uuid(), 0 FROM generate_series(1, 400)";
-        let written = self.execute(sql.into_sql_str()).await;
+        let written = self.execute(trying).await;
         self.reset().await;
         Ok(written?)
     }
@@ -291,25 +306,26 @@ impl Writer {
     async fn was_committed(&mut self, batch: i64) -> Result<bool, StorageError> {
         self.ensure_connected().await?;
         let id = self.id;
-        let patience = patience(&self.database);
-        let connection = self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let asking = connection.session.run(move |statements| {
-            let sql = "INSERT INTO writers (id, batch) VALUES ($1, 0)
-                       ON CONFLICT (id) DO UPDATE SET batch = writers.batch
-                       RETURNING batch";
-            Box::pin(sqlx::query_scalar(sql).bind(id).fetch_one(statements))
-        });
-        let committed: Result<i64, sqlx::Error> =
-            timeout(patience, asking).await.unwrap_or_else(|_| Err(silent()));
-        Ok(self.unless_left(committed)? >= batch)
+        let committed: i64 = self
+            .ask(move |statements| {
+                let sql = "INSERT INTO writers (id, batch) VALUES ($1, 0)
+                           ON CONFLICT (id) DO UPDATE SET batch = writers.batch
+                           RETURNING batch";
+                Box::pin(sqlx::query_scalar(sql).bind(id).fetch_one(statements))
+            })
+            .await?;
+        Ok(committed >= batch)
     }
 
-    async fn books_fetch(&mut self) -> Result<Books, sqlx::Error> {
-        let patience = patience(&self.database);
+    /// Runs one statement that belongs to no transaction.
+    pub(super) async fn ask<T>(
+        &mut self,
+        statement: impl for<'c> FnOnce(Statements<'c>) -> Running<'c, T>,
+    ) -> Result<T, sqlx::Error> {
+        let patience = self.database.options().patience();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
-        let asking = connection.session.run(|statements| Box::pin(books_fetch(statements)));
-        let books = timeout(patience, asking).await;
-        self.unless_left(books.unwrap_or_else(|_| Err(silent())))
+        let result = timeout(patience, connection.session.run(statement)).await;
+        self.unless_left(result.unwrap_or_else(|_| Err(silent())))
     }
 
     /// Runs a statement of the transaction under way, but not for ever: a server that went
@@ -318,7 +334,7 @@ impl Writer {
         &mut self,
         work: impl AsyncFnOnce(Statements<'_>) -> Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        let patience = patience(&self.database);
+        let patience = self.database.options().patience();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
         let result = timeout(patience, work(connection.session.statements())).await;
         self.unless_left(result.unwrap_or_else(|_| Err(silent())))
@@ -326,7 +342,7 @@ impl Writer {
 
     /// Runs `sql`, which has no parameters.
     pub(super) async fn execute(&mut self, sql: SqlStr) -> Result<(), sqlx::Error> {
-        let patience = patience(&self.database);
+        let patience = self.database.options().patience();
         let connection = self.connection.as_mut().ok_or(sqlx::Error::WorkerCrashed)?;
         let result = timeout(patience, connection.session.execute(sql)).await;
         self.unless_left(result.unwrap_or_else(|_| Err(silent())))
@@ -361,6 +377,13 @@ impl Writer {
 }
 
 impl Transaction<'_> {
+    /// What signs all that it writes: the writer's name and the number of the batch. By the row in
+    /// `writers` that has both the outcome of a lost COMMIT is found out.
+    pub(super) fn signature(&mut self) -> (Uuid, i64) {
+        self.wrote = true;
+        (self.writer.id, self.writer.batch)
+    }
+
     /// Commits. [`StorageError::OutcomeUnknown`] only where there was something to commit.
     async fn commit(self) -> Result<(), StorageError> {
         let Err(error) = self.writer.execute("COMMIT".into_sql_str()).await else {
@@ -379,15 +402,6 @@ impl Transaction<'_> {
             plain => Err(plain),
         }
     }
-}
-
-/// How long a statement is waited for: the server gives up first, so that it can say why.
-fn patience(database: &Database) -> Duration {
-    database.options().statement_timeout + Duration::from_secs(1)
-}
-
-fn silent() -> sqlx::Error {
-    sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 /// "Feature not supported" or "syntax error": how engines without LOCK TABLE answer it, and a

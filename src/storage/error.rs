@@ -92,6 +92,17 @@ impl From<sqlx::Error> for StorageError {
     }
 }
 
+/// What is made of a server that does not answer.
+pub(super) fn silent() -> sqlx::Error {
+    sqlx::Error::Io(ErrorKind::TimedOut.into())
+}
+
+/// Whether what stands before the server does not take the settings that a session begins with.
+pub(super) fn is_about_settings(error: &sqlx::Error) -> bool {
+    let said = error.as_database_error().map(|said| said.message()).unwrap_or_default();
+    said.contains("startup parameter") || said.contains("command-line options")
+}
+
 /// What kept the server at `location` from being connected to, and what to do about it.
 pub(super) fn at_connect(error: &sqlx::Error, location: &str) -> StorageError {
     let said = words(error);
@@ -100,9 +111,14 @@ pub(super) fn at_connect(error: &sqlx::Error, location: &str) -> StorageError {
             "28P01" => (false, "is the password right?"),
             "28000" => (false, "the server must know the user and let it in (pg_hba.conf)"),
             "3D000" => (false, "make it with CREATE DATABASE, or name another one"),
-            _ if said.contains("startup parameter") => {
+            _ if is_about_settings(error) => {
                 (false, "the pooler does not take what `options` in the URL says")
             }
+            "53300" => (
+                true,
+                "raise the server's max_connections or the role's CONNECTION LIMIT, or lower \
+                 database.max_connections",
+            ),
             code if is_passing(code) || is_too_slow(code) => (true, ""),
             _ => (false, ""),
         },

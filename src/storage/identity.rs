@@ -28,7 +28,8 @@ impl Database {
 pub(super) async fn books_fetch(mut statements: Statements<'_>) -> Result<Books, sqlx::Error> {
     loop {
         let (id, renewed_at, at_home): (Uuid, Option<i64>, bool) = sqlx::query_as(
-            "SELECT id, floor(extract(epoch FROM renewed_at))::int8,
+            "/* books_fetch */
+             SELECT id, floor(extract(epoch FROM renewed_at))::int8,
                     table_oid = identity.tableoid AND database_oid = pg_database.oid
              FROM identity, pg_database WHERE datname = current_database()",
         )
@@ -38,12 +39,18 @@ pub(super) async fn books_fetch(mut statements: Statements<'_>) -> Result<Books,
             let renewed_at = renewed_at.map(|seconds| u64::try_from(seconds).unwrap_or_default());
             return Ok(Books { id: BooksId(id), renewed_at });
         }
-        // Of those who find it out at once only one renews it.
+        // Of those who find it out at once only one renews it. What followed the log of the
+        // original has to begin anew here: numbers come again.
         let renewed = sqlx::query(
-            "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
-                                 table_oid = identity.tableoid, database_oid = pg_database.oid
-             FROM pg_database WHERE datname = current_database()
-             AND (table_oid <> identity.tableoid OR database_oid <> pg_database.oid)",
+            "WITH renewed AS (
+                 UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
+                                     table_oid = identity.tableoid, database_oid = pg_database.oid
+                 FROM pg_database WHERE datname = current_database()
+                 AND (table_oid <> identity.tableoid OR database_oid <> pg_database.oid)
+                 RETURNING 1
+             )
+             UPDATE log_head SET epoch = gen_random_uuid()
+             WHERE single AND EXISTS (SELECT FROM renewed)",
         )
         .execute(statements.again())
         .await?;
@@ -56,15 +63,15 @@ pub(super) async fn books_fetch(mut statements: Statements<'_>) -> Result<Books,
 /// Gives the database at `options` a new identity: the old one and the new one.
 pub async fn renew_identity(options: &DatabaseOptions) -> Result<(BooksId, BooksId), StorageError> {
     let mut session = Session::connect(options, Purpose::Work).await?;
-    let renewing = session.run(|statements| {
-        let sql = "UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
+    let renewing = session.ask(|statements| {
+        let sql = "WITH log AS (UPDATE log_head SET epoch = gen_random_uuid() WHERE single)
+                   UPDATE identity SET id = gen_random_uuid(), renewed_at = now(),
                        table_oid = identity.tableoid, database_oid = pg_database.oid
                    FROM identity AS before, pg_database WHERE datname = current_database()
                    RETURNING before.id, identity.id";
         Box::pin(sqlx::query_as(sql).fetch_one(statements))
     });
-    let (old, new): (Uuid, Uuid) =
-        renewing.await.map_err(|error| StorageError::from(error).at(&options.location()))?;
+    let (old, new): (Uuid, Uuid) = renewing.await?;
     session.close().await;
     Ok((BooksId(old), BooksId(new)))
 }

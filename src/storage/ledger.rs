@@ -1,18 +1,19 @@
 //! The statements of a batch: what it reads, the accounts that it opens, what else it writes.
 
+mod mentioned;
+
 use uuid::Uuid;
 
-use crate::shop::ledger::{
-    Action, Changes, Command, Destination, Ledger, Order, Refusal, Remembered,
-};
+use crate::shop::ledger::{Changes, Command, Destination, Ledger, Refusal, Remembered};
 use crate::shop::{
     AccountId, Amount, BooksId, Coins, Fingerprint, IdempotencyKey, ItemId, ItemName, LogNumber,
     Username,
 };
 
 use super::names::{Known, Names};
-use super::spellings::Spellings;
 use super::{StorageError, Transaction};
+
+use mentioned::Mentioned;
 
 /// `outcome` of an idempotency key whose request was carried out.
 const DONE: &str = "done";
@@ -44,6 +45,80 @@ const BOOKS: i16 = 6;
 /// An account whose name a new one would not have.
 const SPELLED: i16 = 7;
 
+/// Reads what a batch mentions. A key's number was its movement's, unless a replica that knows no
+/// numbers has used the key again since: both are of one transaction, and so of one time.
+const LEDGER_FETCH: &str = "/* ledger_fetch */
+    SELECT 5::int2 AS kind, id, NULL::int8 AS number, NULL::text AS name,
+           NULL::bytea AS bytes, NULL::text AS outcome
+    FROM log_head WHERE single
+    UNION ALL
+    SELECT 0::int2, user_id, coins, NULL, NULL, NULL
+    FROM balance WHERE user_id = ANY($1)
+    UNION ALL
+    SELECT 1::int2, users.id, balance.coins, users.username, NULL, NULL
+    FROM users JOIN balance ON balance.user_id = users.id
+    WHERE users.username = ANY($2)
+    UNION ALL
+    SELECT 2::int2, id, price, name, NULL, NULL
+    FROM merch WHERE name = ANY($3)
+    UNION ALL
+    SELECT 3::int2, k.user_id,
+           CASE WHEN EXISTS (SELECT FROM history
+                             WHERE history.id = k.number AND history.created_at = k.created_at)
+                THEN k.number END,
+           k.key, k.fingerprint, k.outcome
+    FROM unnest($4::int8[], $5::text[]) AS wanted (user_id, key)
+    JOIN idempotency_keys k ON k.user_id = wanted.user_id AND k.key = wanted.key
+    WHERE k.created_at > now() - interval '7 days'
+    UNION ALL
+    SELECT 4::int2, nextval('users_id_seq'), NULL, newcomer.username, NULL, NULL
+    FROM unnest($6::text[]) AS newcomer (username)
+    WHERE NOT EXISTS (SELECT 1 FROM users WHERE users.username = newcomer.username)
+    UNION ALL
+    SELECT 6::int2, 0, NULL, NULL, uuid_send(id), NULL
+    FROM identity WHERE single AND table_oid = identity.tableoid
+    UNION ALL
+    SELECT 7::int2, users.id, balance.coins, users.username, NULL, NULL
+    FROM users JOIN balance ON balance.user_id = users.id
+    WHERE normalize(users.username, NFKC) = ANY($7)
+    AND users.username IS NOT NFKC NORMALIZED";
+
+/// Writes what a batch changes. What is returned has the head moved before all but the writer's
+/// own row.
+const LEDGER_WRITE: &str = "/* ledger_write */
+    WITH head AS (
+        UPDATE log_head SET id = $17 WHERE single AND id = $16 AND $16 <> $17
+        RETURNING 1
+    ), moved AS (
+        UPDATE balance SET coins = new.coins, version = balance.version + 1
+        FROM unnest($1::int8[], $2::int8[]) AS new (user_id, coins)
+        WHERE balance.user_id = new.user_id
+        RETURNING 1
+    ), delivered AS (
+        INSERT INTO inventory (user_id, item_id, quantity)
+        SELECT * FROM unnest($3::int8[], $4::int2[], $5::int8[])
+        ON CONFLICT (user_id, item_id)
+        DO UPDATE SET quantity = inventory.quantity + excluded.quantity
+    ), recorded AS (
+        INSERT INTO history (id, from_id, to_id, item_id, amount)
+        SELECT new.*
+        FROM head, unnest($6::int8[], $7::int8[], $8::int8[], $9::int2[], $10::int8[])
+             AS new (id, from_id, to_id, item_id, amount)
+    ), remembered AS (
+        INSERT INTO idempotency_keys (user_id, key, fingerprint, outcome, number)
+        SELECT *
+        FROM unnest($11::int8[], $12::text[], $13::bytea[], $14::text[], $15::int8[])
+        ON CONFLICT (user_id, key)
+        DO UPDATE SET fingerprint = excluded.fingerprint,
+                      outcome = excluded.outcome,
+                      number = excluded.number,
+                      created_at = excluded.created_at
+    )
+    INSERT INTO writers (id, batch) VALUES ($18, $19)
+    ON CONFLICT (id)
+    DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
+    RETURNING EXISTS (SELECT FROM head), (SELECT count(*) FROM moved)";
+
 impl Transaction<'_> {
     /// Reads the head of the log, which books these are, and every balance, account, price and
     /// idempotency key that `commands` mention, and reserves an account number for each newcomer.
@@ -55,9 +130,11 @@ impl Transaction<'_> {
         let rows = self.rows_fetch(&mentioned).await?;
 
         let mut others = Vec::new();
+        let mut has_head = false;
         for row in rows {
             let row = Read::from(row);
             let (kind, id) = (row.kind, row.id);
+            has_head |= kind == HEAD;
             row.enter(known, &names, &mut others, &mut ledger).ok_or_else(|| {
                 StorageError::Unexpected(format!("row of kind {kind}, id {id} makes no sense"))
             })?;
@@ -68,56 +145,27 @@ impl Transaction<'_> {
             self.writer.leave();
             return Err(StorageError::Unavailable("these are not the books they were".into()));
         }
+        if !has_head {
+            let why = "the log has no head: its row in `log_head` is gone; restore the database";
+            return Err(StorageError::Unexpected(why.into()));
+        }
         Ok(ledger)
     }
 
     async fn rows_fetch(&mut self, mentioned: &Mentioned<'_>) -> Result<Vec<Columns>, sqlx::Error> {
+        let (key_owners, keys): (Vec<i64>, Vec<&str>) = mentioned.keys.iter().copied().unzip();
         self.writer
             .within_patience(async |connection| {
-                sqlx::query_as(
-                    "/* ledger_fetch */
-                     SELECT 5::int2 AS kind, id, NULL::int8 AS number, NULL::text AS name,
-                            NULL::bytea AS bytes, NULL::text AS outcome
-                     FROM log_head WHERE single
-                     UNION ALL
-                     SELECT 0::int2, user_id, coins, NULL, NULL, NULL
-                     FROM balance WHERE user_id = ANY($1)
-                     UNION ALL
-                     SELECT 1::int2, users.id, balance.coins, users.username, NULL, NULL
-                     FROM users JOIN balance ON balance.user_id = users.id
-                     WHERE users.username = ANY($2)
-                     UNION ALL
-                     SELECT 2::int2, id, price, name, NULL, NULL
-                     FROM merch WHERE name = ANY($3)
-                     UNION ALL
-                     SELECT 3::int2, k.user_id, k.number, k.key, k.fingerprint, k.outcome
-                     FROM unnest($4::int8[], $5::text[]) AS wanted (user_id, key)
-                     JOIN idempotency_keys k
-                       ON k.user_id = wanted.user_id AND k.key = wanted.key
-                     WHERE k.created_at > now() - interval '7 days'
-                     UNION ALL
-                     SELECT 4::int2, nextval('users_id_seq'), NULL, newcomer.username, NULL, NULL
-                     FROM unnest($6::text[]) AS newcomer (username)
-                     WHERE NOT EXISTS
-                       (SELECT 1 FROM users WHERE users.username = newcomer.username)
-                     UNION ALL
-                     SELECT 6::int2, 0, NULL, NULL, uuid_send(id), NULL
-                     FROM identity WHERE single AND table_oid = identity.tableoid
-                     UNION ALL
-                     SELECT 7::int2, users.id, balance.coins, users.username, NULL, NULL
-                     FROM users JOIN balance ON balance.user_id = users.id
-                     WHERE normalize(users.username, NFKC) = ANY($7)
-                     AND users.username IS NOT NFKC NORMALIZED",
-                )
-                .bind(&mentioned.accounts)
-                .bind(&mentioned.usernames)
-                .bind(&mentioned.items)
-                .bind(&mentioned.key_owners)
-                .bind(&mentioned.keys)
-                .bind(&mentioned.newcomers)
-                .bind(&mentioned.canonical)
-                .fetch_all(connection)
-                .await
+                sqlx::query_as(LEDGER_FETCH)
+                    .bind(&mentioned.accounts)
+                    .bind(&mentioned.usernames)
+                    .bind(&mentioned.items)
+                    .bind(&key_owners)
+                    .bind(&keys)
+                    .bind(&mentioned.newcomers)
+                    .bind(&mentioned.canonical)
+                    .fetch_all(connection)
+                    .await
             })
             .await
     }
@@ -125,76 +173,13 @@ impl Transaction<'_> {
     /// Writes `changes`, and that this batch wrote them. A conflict where the head of the log
     /// is not the one that was read.
     pub async fn ledger_write(&mut self, changes: &Changes) -> Result<(), StorageError> {
-        self.wrote = true;
         if !changes.opened.is_empty() {
             self.accounts_insert_many(changes).await?;
         }
         let rows = Rows::of(changes);
-        let (writer, batch) = (self.writer.id, self.writer.batch);
-        let (head, new_head) = changes.head;
-        let (head_moved, moved): (bool, i64) = self
-            .writer
-            .within_patience(async |connection| {
-                sqlx::query_as(
-                    "/* ledger_write */
-                     WITH head AS (
-                         UPDATE log_head SET id = $17 WHERE single AND id = $16 AND $16 <> $17
-                         RETURNING 1
-                     ), moved AS (
-                         UPDATE balance SET coins = new.coins, version = balance.version + 1
-                         FROM unnest($1::int8[], $2::int8[]) AS new (user_id, coins)
-                         WHERE balance.user_id = new.user_id
-                         RETURNING 1
-                     ), delivered AS (
-                         INSERT INTO inventory (user_id, item_id, quantity)
-                         SELECT * FROM unnest($3::int8[], $4::int2[], $5::int8[])
-                         ON CONFLICT (user_id, item_id)
-                         DO UPDATE SET quantity = inventory.quantity + excluded.quantity
-                     ), recorded AS (
-                         INSERT INTO history (id, from_id, to_id, item_id, amount)
-                         SELECT new.*
-                         FROM head, unnest($6::int8[], $7::int8[], $8::int8[], $9::int2[], $10::int8[])
-                              AS new (id, from_id, to_id, item_id, amount)
-                     ), remembered AS (
-                         INSERT INTO idempotency_keys (user_id, key, fingerprint, outcome, number)
-                         SELECT *
-                         FROM unnest($11::int8[], $12::text[], $13::bytea[], $14::text[], $15::int8[])
-                         ON CONFLICT (user_id, key)
-                         DO UPDATE SET fingerprint = excluded.fingerprint,
-                                       outcome = excluded.outcome,
-                                       number = excluded.number,
-                                       created_at = excluded.created_at
-                     )
-                     INSERT INTO writers (id, batch) VALUES ($18, $19)
-                     ON CONFLICT (id)
-                     DO UPDATE SET batch = excluded.batch, updated_at = excluded.updated_at
-                     RETURNING EXISTS (SELECT FROM head), (SELECT count(*) FROM moved)",
-                )
-                .bind(&rows.user_ids)
-                .bind(&rows.coins)
-                .bind(&rows.owners)
-                .bind(&rows.items)
-                .bind(&rows.quantities)
-                .bind(&rows.numbers)
-                .bind(&rows.from_ids)
-                .bind(&rows.to_ids)
-                .bind(&rows.item_ids)
-                .bind(&rows.amounts)
-                .bind(&rows.key_owners)
-                .bind(&rows.keys)
-                .bind(&rows.fingerprints)
-                .bind(&rows.outcomes)
-                .bind(&rows.key_numbers)
-                .bind(head.0)
-                .bind(new_head.0)
-                .bind(writer)
-                .bind(batch)
-                .fetch_one(connection)
-                .await
-            })
-            .await?;
+        let (head_moved, moved) = self.rows_write(&rows, changes.head).await?;
         // Under SERIALIZABLE the database says so itself; this does not lean on it.
-        if !head_moved && head != new_head {
+        if !head_moved && changes.head.0 != changes.head.1 {
             return Err(StorageError::Conflict { sqlstate: "40001".into() });
         }
         // What the history's foreign keys would say, said once for the whole batch: every
@@ -206,6 +191,41 @@ impl Transaction<'_> {
             )));
         }
         Ok(())
+    }
+
+    /// Whether the head was moved from the first to the second, and how many balances there are.
+    async fn rows_write(
+        &mut self,
+        rows: &Rows<'_>,
+        (head, new_head): (LogNumber, LogNumber),
+    ) -> Result<(bool, i64), sqlx::Error> {
+        let (writer, batch) = self.signature();
+        self.writer
+            .within_patience(async |connection| {
+                sqlx::query_as(LEDGER_WRITE)
+                    .bind(&rows.user_ids)
+                    .bind(&rows.coins)
+                    .bind(&rows.owners)
+                    .bind(&rows.items)
+                    .bind(&rows.quantities)
+                    .bind(&rows.numbers)
+                    .bind(&rows.from_ids)
+                    .bind(&rows.to_ids)
+                    .bind(&rows.item_ids)
+                    .bind(&rows.amounts)
+                    .bind(&rows.key_owners)
+                    .bind(&rows.keys)
+                    .bind(&rows.fingerprints)
+                    .bind(&rows.outcomes)
+                    .bind(&rows.key_numbers)
+                    .bind(head.0)
+                    .bind(new_head.0)
+                    .bind(writer)
+                    .bind(batch)
+                    .fetch_one(connection)
+                    .await
+            })
+            .await
     }
 
     /// Opens accounts: the user and the balance; the history of the starting grant is written
@@ -376,106 +396,4 @@ impl<'batch> Rows<'batch> {
         self.item_ids.push(item);
         self.amounts.push(amount.get());
     }
-}
-
-/// What a batch mentions, each thing once, sorted: an index is walked in one direction.
-struct Mentioned<'batch> {
-    accounts: Vec<i64>,
-    usernames: Vec<String>,
-    items: Vec<&'batch str>,
-    key_owners: Vec<i64>,
-    keys: Vec<&'batch str>,
-    newcomers: Vec<&'batch str>,
-    /// Names that are not known, as they were typed and as new accounts spell them.
-    spellings: Vec<Spellings>,
-    canonical: Vec<String>,
-}
-
-impl<'batch> Mentioned<'batch> {
-    /// Names that are known are not asked about: they go into `ledger` at once.
-    fn by(
-        commands: &'batch [Command],
-        known: Known,
-        names: &Names,
-        ledger: &mut Ledger,
-    ) -> Mentioned<'batch> {
-        let mut accounts = Vec::with_capacity(commands.len());
-        let (mut usernames, mut spellings) = (Vec::new(), Vec::new());
-        let mut items = Vec::new();
-        let mut keys = Vec::new();
-        let mut newcomers = Vec::new();
-        let (known_accounts, owners) = (&mut ledger.accounts, &mut ledger.owners);
-        let mut is_known = |username: &Username, accounts: &mut Vec<i64>| {
-            let Some(account) = names.account(known, username) else {
-                spellings.push(Spellings::of(username));
-                return false;
-            };
-            accounts.push(account.0);
-            known_accounts.insert(username.clone(), account);
-            true
-        };
-        for command in commands {
-            match command {
-                Command::OpenAccount { username, .. } => {
-                    if !is_known(username, &mut accounts) {
-                        newcomers.push(username.as_str());
-                    }
-                }
-                Command::Order(Order { by, action, key }) => {
-                    if names.is_owner(known, by) {
-                        accounts.push(by.account.0);
-                        owners.insert(by.account, by.username.clone());
-                    } else {
-                        // Asked for by name, as somebody who is sent coins.
-                        usernames.push(by.username.to_string());
-                    }
-                    match action {
-                        Ok(Action::Transfer { to, .. }) => {
-                            is_known(to, &mut accounts);
-                        }
-                        Ok(Action::Purchase { item }) => items.push(item.as_str()),
-                        Err(_) => {}
-                    }
-                    keys.extend(key.iter().map(|(key, _)| (by.account.0, key.as_str())));
-                }
-            }
-        }
-        usernames.extend(spellings.iter().flat_map(|it| it.texts()).map(str::to_owned));
-        let canonical = spellings.iter().filter_map(|it| it.canonical()).map(Username::to_string);
-        let canonical = each_once(canonical.collect());
-        let (key_owners, keys) = each_once(keys).into_iter().unzip();
-        Mentioned {
-            accounts: each_once(accounts),
-            usernames: each_once(usernames),
-            items: each_once(items),
-            key_owners,
-            keys,
-            newcomers: each_once(newcomers),
-            spellings,
-            canonical,
-        }
-    }
-
-    /// Puts the accounts that were found by another spelling than the typed one into `ledger`
-    /// under the typed one. `others` are those of them that no new account would have.
-    fn settle_spellings(&self, others: &[(Username, AccountId)], ledger: &mut Ledger) {
-        for spelled in &self.spellings {
-            if ledger.accounts.contains_key(spelled.typed()) {
-                continue;
-            }
-            let canonical = spelled.canonical().and_then(|it| ledger.accounts.get_key_value(it));
-            let candidates = canonical.into_iter().chain(others.iter().map(|(it, at)| (it, at)));
-            let nearest =
-                candidates.filter_map(|(it, account)| spelled.distance(*account, it)).min();
-            if let Some((_, account)) = nearest {
-                ledger.accounts.insert(spelled.typed().clone(), account);
-            }
-        }
-    }
-}
-
-fn each_once<T: Ord>(mut things: Vec<T>) -> Vec<T> {
-    things.sort_unstable();
-    things.dedup();
-    things
 }

@@ -18,7 +18,7 @@ pub struct ClientLimit {
 macro_rules! and_move_on {
     ($changed:literal) => {
         concat!(
-            "WITH changed AS (",
+            "/* client_limits_change */ WITH changed AS (",
             $changed,
             " RETURNING 1) UPDATE client_limits_version SET version = version + 1
              WHERE EXISTS (SELECT FROM changed)"

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::session::{Purpose, Session};
 use super::{DatabaseOptions, StorageError};
@@ -62,19 +62,28 @@ impl Pool {
     /// A session that works, waited for as long as the options allow.
     pub async fn acquire(&self) -> Result<Lent, StorageError> {
         let deadline = Instant::now() + self.options.acquire_timeout;
-        let waiting = self.permits.clone().acquire_owned();
-        let permit = timeout(self.options.acquire_timeout, waiting).await;
+        let permit = timeout_at(deadline, self.permits.clone().acquire_owned()).await;
         let all_taken = |_| StorageError::Unavailable("all connections are in use".into());
         let closed = |_| StorageError::Unavailable("the connections are closed".into());
         let permit = permit.map_err(all_taken)?.map_err(closed)?;
-        while let Some(mut kept) = self.take_kept() {
-            let proven = kept.used.elapsed() < PROVEN;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if proven || matches!(timeout(left, kept.session.check_again()).await, Ok(Ok(()))) {
-                return Ok(Lent { kept, _permit: permit });
+        let mut pause = FIRST_PAUSE;
+        loop {
+            while let Some(mut kept) = self.take_kept() {
+                let proven = kept.used.elapsed() < PROVEN;
+                if proven || kept.answers(deadline).await {
+                    return Ok(Lent { kept, _permit: permit });
+                }
+            }
+            match self.connect(deadline).await {
+                Ok(kept) => return Ok(Lent { kept, _permit: permit }),
+                // Another session may have been given back meanwhile.
+                Err(StorageError::Unavailable(_)) if Instant::now() + pause < deadline => {
+                    sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => return Err(error),
             }
         }
-        Ok(Lent { kept: self.connect(deadline).await?, _permit: permit })
     }
 
     /// Takes `lent` back, for the next one.
@@ -110,20 +119,15 @@ impl Pool {
         }
     }
 
-    /// Connects; where waiting may help, again and again until `deadline`.
     async fn connect(&self, deadline: Instant) -> Result<Kept, StorageError> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let (since, generation) = (Instant::now(), self.generation());
-            match Session::connect(&self.options, Purpose::Work).await {
-                Ok(session) => return Ok(Kept { session, generation, since, used: since }),
-                Err(StorageError::Unavailable(_)) if Instant::now() + pause < deadline => {
-                    sleep(pause).await;
-                    pause *= 2;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let (since, generation) = (Instant::now(), self.generation());
+        let connecting = timeout_at(deadline, Session::connect(&self.options, Purpose::Work)).await;
+        let too_late = |_| {
+            let (at, patience) = (self.options.location(), self.options.acquire_timeout);
+            StorageError::Unavailable(format!("{at}: no connection within {patience:?}"))
+        };
+        let session = connecting.map_err(too_late)??;
+        Ok(Kept { session, generation, since, used: since })
     }
 
     fn take_kept(&self) -> Option<Kept> {
@@ -138,6 +142,12 @@ impl Pool {
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Kept>> {
         // Nothing that may panic happens under this lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    async fn answers(&mut self, deadline: Instant) -> bool {
+        matches!(timeout_at(deadline, self.session.check_again()).await, Ok(Ok(())))
     }
 }
 

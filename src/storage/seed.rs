@@ -19,6 +19,7 @@ const LIMITS: ReplayLimits = ReplayLimits {
 #[derive(Debug)]
 pub struct Seed {
     writer: Writer,
+    location: String,
 }
 
 impl Seed {
@@ -26,7 +27,7 @@ impl Seed {
     pub async fn connect(options: &DatabaseOptions) -> Result<Seed, StorageError> {
         let mut writer = Writer::for_a_tool(options);
         writer.ensure_connected().await?;
-        Ok(Seed { writer })
+        Ok(Seed { writer, location: options.location() })
     }
 
     /// Creates the users numbered `first` to `last`, each with `password_hash` and a
@@ -39,29 +40,33 @@ impl Seed {
         password_hash: &str,
     ) -> Result<u64, StorageError> {
         let users = Users { first, last, coins, password_hash };
-        self.writer.run("seed_users", LIMITS, &users, users_insert_many).await
+        let seeding = self.writer.run("seed_users", LIMITS, &users, users_insert_many).await;
+        seeding.map_err(|error| error.at(&self.location))
     }
 
     /// Lets the planner know what the tables hold now, where the role may, and hangs up.
     /// Elsewhere the server finds that out by itself, a little later.
     pub async fn finish(mut self) -> Result<(), StorageError> {
-        let owns: bool = self
-            .writer
-            .within_patience(async |statements| {
-                let sql = "SELECT count(*) = 4 FROM pg_class
-                           WHERE oid IN ('users'::regclass, 'balance'::regclass,
-                                         'history'::regclass, 'inventory'::regclass)
-                           AND pg_has_role(relowner, 'USAGE')";
-                sqlx::query_scalar(sql).fetch_one(statements).await
-            })
-            .await?;
-        if owns {
-            self.writer
-                .execute("ANALYZE users, balance, history, inventory".into_sql_str())
-                .await?;
-        }
+        let analysed = self.analyse().await;
         self.writer.close().await;
-        Ok(())
+        analysed.map_err(|error| StorageError::from(error).at(&self.location))
+    }
+
+    async fn analyse(&mut self) -> Result<(), sqlx::Error> {
+        let asking = self.writer.ask(|statements| {
+            let sql = "SELECT count(*) = 4 FROM pg_class
+                       WHERE oid IN ('users'::regclass, 'balance'::regclass,
+                                     'history'::regclass, 'inventory'::regclass)
+                       AND pg_has_role(relowner, 'USAGE')";
+            Box::pin(sqlx::query_scalar(sql).fetch_one(statements))
+        });
+        match asking.await? {
+            true => {
+                let sql = "ANALYZE users, balance, history, inventory";
+                self.writer.execute(sql.into_sql_str()).await
+            }
+            false => Ok(()),
+        }
     }
 }
 
@@ -77,8 +82,7 @@ fn users_insert_many<'a>(
     transaction: &'a mut Transaction<'_>,
     users: &'a Users<'_>,
 ) -> Attempt<'a, u64> {
-    transaction.wrote = true;
-    let (writer, batch) = (transaction.writer.id, transaction.writer.batch);
+    let (writer, batch) = transaction.signature();
     Box::pin(async move {
         let created = transaction
             .writer

@@ -18,7 +18,8 @@ use sqlx::{
 };
 use std::pin::Pin;
 
-use super::error::at_connect;
+use super::door::READ_COMMITTED;
+use super::error::{at_connect, is_about_settings, silent};
 use super::{DatabaseOptions, StorageError};
 
 /// What is asked of a server on each new connection.
@@ -54,6 +55,9 @@ pub(super) struct Session {
     direct: bool,
     /// What a transaction has to begin with behind a pooler; ends in a semicolon.
     local: String,
+    /// Where its server is, for a person.
+    location: String,
+    patience: Duration,
 }
 
 impl Session {
@@ -91,12 +95,17 @@ impl Session {
         ];
         let marked = options.connect.clone().options(settings);
         let connection = match marked.connect().await {
-            // Poolers take no settings along; an error of another kind comes again.
-            Err(sqlx::Error::Database(_)) => options.connect.connect().await?,
+            // Poolers take no settings along.
+            Err(error) if is_about_settings(&error) => options.connect.connect().await?,
             connected => connected?,
         };
-        let local = local_settings(options.statement_timeout);
-        Ok(Session { connection, direct: false, local })
+        Ok(Session {
+            connection,
+            direct: false,
+            local: local_settings(options.statement_timeout),
+            location: options.location(),
+            patience: options.patience(),
+        })
     }
 
     async fn check(&mut self, options: &DatabaseOptions, purpose: Purpose) -> Result<(), Trouble> {
@@ -123,7 +132,7 @@ impl Session {
 
     /// A pooler must keep the statements of a transaction together.
     async fn check_pooler(&mut self) -> Result<(), Trouble> {
-        match self.execute(self.transaction("BEGIN", "")).await {
+        match self.execute(self.transaction(READ_COMMITTED, "")).await {
             Err(sqlx::Error::Database(said)) if said.message().contains("statement pooling") => {
                 Err(Trouble::Unusable(
                     "a pooler in statement mode stands before it, which lets no transaction \
@@ -172,6 +181,11 @@ impl Session {
         self.direct
     }
 
+    /// How long a tool waits for a statement.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// The connection for one statement inside a transaction, or outside if it is direct.
     pub fn statements(&mut self) -> Statements<'_> {
         Statements { connection: &mut self.connection, named: self.direct }
@@ -196,12 +210,22 @@ impl Session {
         if self.direct {
             return statement(self.statements()).await;
         }
-        let begin = self.transaction("BEGIN ISOLATION LEVEL READ COMMITTED", "");
+        let begin = self.transaction(READ_COMMITTED, "");
         self.execute(begin).await?;
         let result = statement(self.statements()).await;
         // Where this fails, too, the caller must not go on with this session.
         self.execute(if result.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
         result
+    }
+
+    /// The same for a tool: not for ever, and an error says where.
+    pub async fn ask<T>(
+        &mut self,
+        statement: impl for<'c> FnOnce(Statements<'c>) -> Running<'c, T>,
+    ) -> Result<T, StorageError> {
+        let result = tokio::time::timeout(self.patience, self.run(statement)).await;
+        let result = result.unwrap_or_else(|_| Err(silent()));
+        result.map_err(|error| StorageError::from(error).at(&self.location))
     }
 
     /// Hangs up politely.

@@ -116,3 +116,11 @@ async fn a_commit_that_cannot_be_found_out_is_called_unknown_and_not_done_again(
     assert_eq!((alice.coins().await, bob.coins().await), (995, 1005));
     shop.is_honest().await;
 }
+
+#[tokio::test]
+async fn a_log_without_a_head_is_a_failure_and_not_a_crowd() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    shop.database.execute("DELETE FROM log_head").await;
+    alice.buys("pen").await.is_error(500, "internal");
+}

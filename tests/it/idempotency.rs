@@ -189,3 +189,29 @@ async fn a_key_is_forgotten_after_a_week_and_not_before() {
     assert_eq!(alice.buys_once("pen", "old").await.header(REPLAYED), None);
     assert_eq!(alice.owns("pen").await, 3);
 }
+
+#[tokio::test]
+async fn a_key_that_a_replica_of_the_release_before_used_again_has_no_number_of_another_request() {
+    let shop = TestShop::open().await;
+    let (alice, _bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    let first = alice.sends_once("bob", 10, "key").await;
+    assert_eq!(
+        alice.sends_once("bob", 10, "key").await.header("location"),
+        first.header("location")
+    );
+    assert!(first.header("location").is_some());
+    // Seven days later, as it writes it: the number is not among what it knows.
+    shop.database
+        .execute(
+            "INSERT INTO idempotency_keys (user_id, key, fingerprint, outcome)
+             SELECT user_id, key, fingerprint, outcome FROM idempotency_keys
+             ON CONFLICT (user_id, key)
+             DO UPDATE SET fingerprint = excluded.fingerprint, outcome = excluded.outcome,
+                           created_at = excluded.created_at",
+        )
+        .await;
+    let replayed = alice.sends_once("bob", 10, "key").await;
+    replayed.is_done();
+    assert_eq!(replayed.header(REPLAYED), Some("true"));
+    assert_eq!(replayed.header("location"), None);
+}

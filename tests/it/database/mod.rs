@@ -5,4 +5,5 @@ mod addresses;
 mod failover;
 mod pooler;
 mod roles;
+mod sessions;
 mod settings;

@@ -1,5 +1,7 @@
 //! What queues up while the writer is busy becomes one transaction.
 
+use std::time::Duration;
+
 use futures::future::{BoxFuture, FutureExt, join_all};
 use futures::poll;
 use merch_store::engine::{self, Asker, Engine, EngineError, EngineOptions, TEAM_PLACES};
@@ -7,10 +9,11 @@ use merch_store::shop::ledger::{Action, Answer, Command, Order, Receipt, Refusal
 use merch_store::shop::{
     AccountId, Amount, BooksId, Fingerprint, IdempotencyKey, ItemName, LogNumber, Owner, Username,
 };
-use merch_store::storage::{Audit, Database, ReplayLimits, Writer};
+use merch_store::storage::{Audit, Database, DatabaseOptions, ReplayLimits, Writer};
 use uuid::Uuid;
 
 use crate::support::TestDatabase;
+use crate::support::proxy::{Fault, Proxy, Stage};
 use crate::support::shop::Bank;
 
 use super::{HeldUp, LONG};
@@ -217,6 +220,36 @@ async fn a_batch_ends_at_a_weight_of_rows_whatever_commands_they_are_of() {
         let written = "SELECT count(DISTINCT xmin::text) FROM history WHERE id > 30";
         assert_eq!(database.number(written).await, transactions, "max_batch {max_batch}");
     }
+}
+
+#[tokio::test]
+async fn only_the_half_of_a_batch_whose_commit_was_lost_has_an_unknown_outcome() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 5, 100).await;
+    let people = People::of(&database).await;
+    let proxy = Proxy::start(database.url()).await;
+    let url = database.url_through(proxy.port());
+    let through = Database::new(DatabaseOptions::from_url(url.as_str()).unwrap());
+    let writer = Writer::new(&through, Uuid::new_v4());
+    let replay = ReplayLimits { outcome_deadline: Duration::ZERO, ..options().replay };
+    let (engine, writing) = engine::start(through, writer, EngineOptions { replay, ..options() });
+    tokio::spawn(writing);
+    let mut held_up = HeldUp::writers_of(&database).await;
+    let first = queue(&engine, [people.buys(1, "pen")]).await;
+    held_up.is_waited_for().await;
+    let rest = queue(&engine, (2..=5).map(|by| people.buys(by, "pen"))).await;
+    // The batch fails for a reason of its own; the first of its halves loses its COMMIT.
+    proxy.inject(Stage::Write, Fault::Raise("XX000"));
+    proxy.inject(Stage::Commit, Fault::AwayAfter);
+    held_up.release().await;
+
+    let unknown = [Err(EngineError::OutcomeUnknown), Err(EngineError::OutcomeUnknown)];
+    let mut told = join_all(first).await;
+    told.extend(join_all(rest).await);
+    assert_eq!(told[..2], unknown);
+    assert_eq!(told[2..], [(); 3].map(|()| Err(EngineError::Unavailable)));
+    proxy.has_injected_everything();
+    assert_eq!(database.number("SELECT count(*) FROM history WHERE item_id = 4").await, 2);
 }
 
 #[tokio::test]

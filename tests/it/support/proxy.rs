@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::watch;
 
-/// Where in a batch's transaction something goes wrong.
+/// Where something goes wrong: in a batch's transaction, or at a statement besides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     Begin,
@@ -18,6 +18,8 @@ pub enum Stage {
     Open,
     Write,
     Commit,
+    Books,
+    Limit,
 }
 
 /// What goes wrong there.
@@ -281,6 +283,8 @@ impl Stage {
             ("/* accounts_insert_many */", Stage::Open),
             ("/* ledger_write */", Stage::Write),
             ("COMMIT", Stage::Commit),
+            ("/* books_fetch */", Stage::Books),
+            ("/* client_limits_change */", Stage::Limit),
         ];
         beginnings.into_iter().find_map(|(start, stage)| sql.starts_with(start).then_some(stage))
     }
