@@ -1,10 +1,8 @@
 //! `merch-store migrate`.
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use tokio::time::{Instant, sleep};
 
 use crate::lifecycle::Signals;
 use crate::storage::{AppliedMigration, DatabaseOptions, MigrationState, Migrations};
@@ -12,9 +10,6 @@ use crate::storage::{AppliedMigration, DatabaseOptions, MigrationState, Migratio
 use super::Common;
 use super::database::{ToolDatabase, check_not_foreign, check_shop_is_there};
 use super::terminal::{ask, print};
-
-/// How long sessions may take to end after their process was asked to.
-const LEAVING: Duration = Duration::from_secs(2);
 
 /// Flags of `migrate`: a direction, and the common ones.
 #[derive(Args, Debug)]
@@ -86,7 +81,10 @@ async fn migrate(
         },
         Direction::Down { count, all, yes } => {
             let place = options.location();
-            is_meant(migrations.people().await?, &place, yes).await?;
+            if is_meant(migrations.people().await?, &place, yes).await? {
+                // Somebody may have taken their time to say so.
+                nobody_is_connected(&mut migrations, &place).await?;
+            }
             match migrations.down(if all { usize::MAX } else { count }).await? {
                 reverted if reverted.is_empty() => "nothing to do: the schema is empty\n".into(),
                 reverted => reverted.iter().map(|it| format!("reverted {it:04}\n")).collect(),
@@ -106,30 +104,28 @@ async fn migrate(
 /// Fails while a shop, or anything else of this program, is connected to the database: its
 /// statements would meet a schema that they do not know.
 async fn nobody_is_connected(migrations: &mut Migrations, place: &str) -> anyhow::Result<()> {
-    let deadline = Instant::now() + LEAVING;
-    loop {
-        let sessions = migrations.other_sessions().await?;
-        if sessions.is_empty() {
-            return Ok(());
-        }
-        // What has just been stopped may not have left yet.
-        anyhow::ensure!(
-            Instant::now() < deadline,
-            "merch-store is connected to {place} ({}); stop it first",
-            sessions.join(", ")
-        );
-        sleep(LEAVING / 10).await;
+    // What has just been stopped may not have left yet.
+    if migrations.other_sessions().await?.is_empty() {
+        return Ok(());
     }
+    let sessions = migrations.other_sessions().await?;
+    anyhow::ensure!(
+        sessions.is_empty(),
+        "merch-store is connected to {place} ({}); stop it first",
+        sessions.join(", ")
+    );
+    Ok(())
 }
 
-/// Fails unless whoever runs this wants to take from `people` what they have.
-async fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<()> {
+/// Fails unless whoever runs this wants to take from `people` what they have: whether they were
+/// asked.
+async fn is_meant(people: i64, place: &str, yes: bool) -> anyhow::Result<bool> {
     if people == 0 || yes {
-        return Ok(());
+        return Ok(false);
     }
     let loss = format!("{place} holds people ({people}); what is reverted is lost for ever");
     match ask(&format!("{loss}. Type yes to go on:")).await?.as_deref() {
-        Some("yes") => Ok(()),
+        Some("yes") => Ok(true),
         Some(_) => anyhow::bail!("nothing was changed"),
         None => anyhow::bail!("{loss}; say --yes if that is meant"),
     }

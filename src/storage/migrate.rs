@@ -1,12 +1,12 @@
 //! The schema's history: numbered up/down pairs in `migrations/`, embedded in the binary.
 
-use std::time::Duration;
+mod change;
 
 use sqlx::migrate::{Migration, Migrator};
-use sqlx::{AssertSqlSafe, SqlSafeStr, SqlStr};
-use tokio::time::{Instant, sleep};
+use tokio::time::timeout;
 
-use super::error::words;
+use super::door::READ_COMMITTED;
+use super::error::silent;
 use super::session::{Purpose, Session};
 use super::{DatabaseOptions, StorageError, rights};
 
@@ -22,27 +22,27 @@ const MAKE_RECORD: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     execution_time bigint NOT NULL
 )";
 
-/// Those who change the schema at once wait for each other here. A lock of the transaction's:
-/// one of the session's would stay with a pooler. In short waits, because one that goes on
-/// holds a snapshot, which an index that is built concurrently waits for, and deadlocks.
-const WAIT_FOR_OTHERS: &str = "SET LOCAL lock_timeout = '20ms';
-                               SELECT pg_advisory_xact_lock(4783208161327654);
-                               SET LOCAL lock_timeout = 0;";
+/// What a way back would lose, asked before the first step of many: its number, the question, and
+/// what there is.
+const LOSSES: [(i64, &str, &str); 1] = [(
+    7,
+    "SELECT EXISTS (SELECT FROM history WHERE ref IS NOT NULL OR actor_id IS NOT NULL
+                    OR (from_id IS NOT NULL AND to_id IS NULL AND item_id IS NULL))",
+    "refunds, reversals, corrections or grants by somebody, which the release before would take for \
+     something else",
+)];
 
-/// The same where there is no transaction.
-const TRY_LOCK: &str = "SELECT pg_try_advisory_lock(4783208161327654)";
-const UNLOCK: &str = "SELECT pg_advisory_unlock(4783208161327654)";
+/// A shop and a gateway ask something each second: those that do not meanwhile are none, but what a
+/// pooler keeps for whoever comes next.
+const WATCH: &str = "SELECT pg_sleep(2)";
 
-/// The longest pause before others are waited for again, and before a migration that did not get
-/// a lock in its own time is tried again.
-const PAUSE: Duration = Duration::from_millis(250);
-
-/// For how long that is done.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A migration takes what it takes.
-const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
-                         SET LOCAL idle_in_transaction_session_timeout = 0;";
+/// The other sessions of this program, and whether they did anything since this transaction began.
+const SESSIONS: &str = "
+    SELECT 'pid ' || pid || coalesce(' from ' || host(client_addr), ''),
+           coalesce(state, '') <> 'idle' OR state_change > now()
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    AND application_name LIKE 'merch-store%' ORDER BY pid";
 
 /// A session that looks at the schema, or changes it.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ impl Migrations {
     pub async fn up(&mut self) -> Result<Vec<i64>, StorageError> {
         let mut applied = Vec::new();
         for migration in self.pending().await? {
-            if self.apply(migration).await.map_err(|error| self.cannot(migration, error))? {
+            if self.change(migration).await? {
                 applied.push(migration.version);
             }
         }
@@ -101,22 +101,18 @@ impl Migrations {
     }
 
     /// Reverts the newest `count` migrations, newest first: their versions. What their
-    /// tables held is gone.
+    /// tables held is gone. Nothing is reverted where one of them must not be.
     pub async fn down(&mut self, count: usize) -> Result<Vec<i64>, StorageError> {
         let mut versions: Vec<i64> = self.applied().await?.iter().map(|it| it.version).collect();
         versions.sort_unstable_by(|a, b| b.cmp(a));
         versions.truncate(count);
+        let mut ways_back = Vec::new();
         for version in &versions {
-            let way_back = MIGRATOR
-                .iter()
-                .find(|it| it.version == *version && it.migration_type.is_down_migration())
-                .ok_or_else(|| unknown(*version))?;
-            let reverting = self.change(way_back, async |session, sql| {
-                session.execute(sql).await?;
-                let forgetting = sqlx::query("DELETE FROM _sqlx_migrations WHERE version = $1");
-                forgetting.bind(way_back.version).execute(session.statements()).await.map(|_| true)
-            });
-            reverting.await.map_err(|error| self.cannot(way_back, error))?;
+            ways_back.push(way_back(*version).ok_or_else(|| unknown(*version))?);
+            self.check_losses(*version).await?;
+        }
+        for way_back in ways_back {
+            self.change(way_back).await?;
         }
         Ok(versions)
     }
@@ -147,55 +143,62 @@ impl Migrations {
 
     /// How many people would lose what they have if everything were reverted.
     pub async fn people(&mut self) -> Result<i64, StorageError> {
-        let looking = self.session.run(|statements| {
+        let looking = self.session.ask(|statements| {
             let sql = "SELECT to_regclass('users') IS NOT NULL";
             Box::pin(sqlx::query_scalar(sql).fetch_one(statements))
         });
         if !looking.await? {
             return Ok(0);
         }
-        let counting = self.session.run(|statements| {
+        let counting = self.session.ask(|statements| {
             Box::pin(sqlx::query_scalar("SELECT count(*) FROM users").fetch_one(statements))
         });
-        Ok(counting.await?)
+        counting.await
     }
 
-    /// The other sessions of this program on the database, whichever role they have: a word a
-    /// session, by which an operator finds it.
+    /// The other sessions that this program uses on the database, whichever role they have: a word
+    /// a session, by which an operator finds it. Takes two seconds where there are any.
     pub async fn other_sessions(&mut self) -> Result<Vec<String>, StorageError> {
-        let asking = self.session.run(|statements| {
-            let sql = "SELECT 'pid ' || pid || coalesce(' from ' || host(client_addr), '')
-                       FROM pg_stat_activity
-                       WHERE datname = current_database() AND pid <> pg_backend_pid()
-                       AND application_name LIKE 'merch-store%' ORDER BY pid";
-            Box::pin(sqlx::query_scalar(sql).fetch_all(statements))
+        let looking = self.session.ask(|statements| {
+            Box::pin(sqlx::query_as::<_, (String, bool)>(SESSIONS).fetch_all(statements))
         });
-        Ok(asking.await?)
+        // Behind a pooler somebody else may be on the very session that this ran on.
+        if looking.await?.is_empty() && self.session.is_direct() {
+            return Ok(Vec::new());
+        }
+        let patience = self.session.patience();
+        let watched = timeout(patience, self.watch()).await.unwrap_or_else(|_| Err(silent()));
+        let watched = watched.map_err(|error| StorageError::from(error).at(&self.location))?;
+        Ok(watched.into_iter().filter(|(_, is_used)| *is_used).map(|(word, _)| word).collect())
+    }
+
+    /// Keeps the server's session for a while, so that others need another one.
+    async fn watch(&mut self) -> Result<Vec<(String, bool)>, sqlx::Error> {
+        let begin = self.session.transaction(READ_COMMITTED, WATCH);
+        self.session.execute(begin).await?;
+        let seen = sqlx::query_as(SESSIONS).fetch_all(self.session.statements()).await?;
+        self.session.execute("COMMIT").await?;
+        Ok(seen)
     }
 
     /// Makes sure that the role may do all that serving takes.
     pub async fn check_rights(&mut self) -> Result<(), StorageError> {
-        let missing = rights::missing(&mut self.session).await;
-        match missing.map_err(|error| StorageError::from(error).at(&self.location))?.as_slice() {
+        match rights::missing(&mut self.session).await?.as_slice() {
             [] => Ok(()),
-            missing => Err(StorageError::Unusable(format!(
-                "{}: the role lacks {}; docs/DATABASE.md has the GRANTs that it needs",
-                self.location,
-                missing.join(", ")
-            ))),
+            missing => Err(self.lacks(&missing.join(", "))),
         }
     }
 
     /// Whether the server may lose what it has acknowledged when its machine fails: the
     /// settings that say so.
     pub async fn dangers(&mut self) -> Result<Vec<String>, StorageError> {
-        let asking = self.session.run(|statements| {
+        let asking = self.session.ask(|statements| {
             let sql = "SELECT name FROM pg_settings
                        WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
                        ORDER BY name";
             Box::pin(sqlx::query_scalar(sql).fetch_all(statements))
         });
-        Ok(asking.await?)
+        asking.await
     }
 
     /// Hangs up.
@@ -224,107 +227,53 @@ impl Migrations {
         Ok(ours().filter(is_pending).collect())
     }
 
-    /// Applies `migration`, unless another process was quicker: `false`. It is tried again where
-    /// it did not get a lock in the time that it allows itself: to go on waiting would keep
-    /// everybody else waiting behind it.
-    async fn apply(&mut self, migration: &'static Migration) -> Result<bool, sqlx::Error> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let applied = self.change(migration, async |session, sql| {
-                session.execute(MAKE_RECORD).await?;
-                let applied = sqlx::query_scalar(
-                    "SELECT EXISTS (SELECT FROM _sqlx_migrations WHERE version = $1)",
-                );
-                if applied.bind(migration.version).fetch_one(session.statements()).await? {
-                    return Ok(false);
-                }
-                if migration.no_tx {
-                    clear(session, migration.version).await?;
-                }
-                session.execute(sql).await?;
-                sqlx::query(
-                    "INSERT INTO _sqlx_migrations
-                     (version, description, success, checksum, execution_time)
-                     VALUES ($1, $2, true, $3, 0)",
-                )
-                .bind(migration.version)
-                .bind(&*migration.description)
-                .bind(&*migration.checksum)
-                .execute(session.statements())
-                .await?;
-                Ok(true)
-            });
-            match applied.await {
-                Err(error) if lost_a_lock(&error) && Instant::now() < deadline => {}
-                applied => return applied,
-            }
-            sleep(PAUSE.mul_f64(rand::random())).await;
-        }
-    }
-
-    /// Runs `work` on `migration` and its text while no other process changes the schema: in a
-    /// transaction, or outside where its first line says so.
-    async fn change(
-        &mut self,
-        migration: &'static Migration,
-        work: impl AsyncFnOnce(&mut Session, SqlStr) -> Result<bool, sqlx::Error>,
-    ) -> Result<bool, sqlx::Error> {
-        tracing::debug!(migration.version, "changing the schema");
-        let session = &mut self.session;
-        let sql = migration.sql.clone();
-        if migration.no_tx && session.is_direct() {
-            return outside(session, async |session| work(session, sql).await).await;
-        }
-        // Behind a pooler there is no session to do it in: a transaction has to do, and what is
-        // done keeps others waiting a little longer.
-        let sql = match migration.no_tx {
-            true => AssertSqlSafe(sql.as_str().replace(" CONCURRENTLY", "")).into_sql_str(),
-            false => sql,
-        };
-        wait_for_others(session).await?;
-        let result = async {
-            let done = work(session, sql).await?;
-            session.execute("COMMIT".into_sql_str()).await?;
-            Ok(done)
-        };
-        let result = result.await;
-        if result.is_err() {
-            // If this fails, too, the session ends and the transaction with it.
-            let _ = session.execute("ROLLBACK").await;
-        }
-        result
-    }
-
     /// What was applied; nothing where there is no record. Changes and locks nothing.
     async fn applied(&mut self) -> Result<Vec<Applied>, StorageError> {
-        let looking = self.session.run(|statements| {
-            let sql = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL";
-            Box::pin(sqlx::query_scalar(sql).fetch_one(statements))
+        let looking = self.session.ask(|statements| {
+            // What is in a schema that the role may not use is not found by its name alone.
+            let sql = "SELECT to_regclass('_sqlx_migrations') IS NOT NULL,
+                              (SELECT min(nspname::text) FROM pg_class JOIN pg_namespace
+                               ON pg_namespace.oid = relnamespace
+                               WHERE relname = '_sqlx_migrations'
+                               AND NOT has_schema_privilege(pg_namespace.oid, 'USAGE'))";
+            Box::pin(sqlx::query_as(sql).fetch_one(statements))
         });
-        let located = |error: sqlx::Error| StorageError::from(error).at(&self.location);
-        if !looking.await.map_err(located)? {
-            return Ok(Vec::new());
+        match looking.await? {
+            (true, _) => {}
+            (false, None::<String>) => return Ok(Vec::new()),
+            (false, Some(schema)) => {
+                return Err(self.lacks(&format!("USAGE on SCHEMA {schema}")));
+            }
         }
-        let reading = self.session.run(|statements| {
+        let reading = self.session.ask(|statements| {
             let sql = "SELECT version, checksum FROM _sqlx_migrations ORDER BY version";
             Box::pin(sqlx::query_as(sql).fetch_all(statements))
         });
-        let rows: Vec<(i64, Vec<u8>)> = reading.await.map_err(located)?;
+        let rows: Vec<(i64, Vec<u8>)> = reading.await?;
         Ok(rows.into_iter().map(|(version, checksum)| Applied { version, checksum }).collect())
     }
 
-    /// Why `migration` was not applied or reverted, with what to do about it.
-    fn cannot(&self, migration: &Migration, error: sqlx::Error) -> StorageError {
-        let code = error.as_database_error().and_then(|said| said.code());
-        if code.as_deref() != Some("42501") {
-            return StorageError::from(error).at(&self.location);
+    /// Fails if there is what the way back of migration `version` would lose.
+    async fn check_losses(&mut self, version: i64) -> Result<(), StorageError> {
+        for (_, sql, what) in LOSSES.iter().filter(|(losing, ..)| *losing == version) {
+            let looking = self
+                .session
+                .ask(|statements| Box::pin(sqlx::query_scalar(*sql).fetch_one(statements)));
+            if looking.await? {
+                return Err(StorageError::Unusable(format!(
+                    "{}: migration {version:04} cannot be reverted, and nothing was: the history \
+                     has {what}; stay with this release",
+                    self.location
+                )));
+            }
         }
+        Ok(())
+    }
+
+    fn lacks(&self, rights: &str) -> StorageError {
         StorageError::Unusable(format!(
-            "{}: migration {:04} is to be applied or reverted, and this role may not ({}); run \
-             `merch-store migrate` as the owner of the tables",
-            self.location,
-            migration.version,
-            words(&error)
+            "{}: the role lacks {rights}; docs/DATABASE.md has the GRANTs that it needs",
+            self.location
         ))
     }
 }
@@ -340,59 +289,12 @@ fn ours() -> impl Iterator<Item = &'static Migration> {
     MIGRATOR.iter().filter(|migration| !migration.migration_type.is_down_migration())
 }
 
+fn way_back(version: i64) -> Option<&'static Migration> {
+    MIGRATOR.iter().find(|it| it.version == version && it.migration_type.is_down_migration())
+}
+
 fn unknown(version: i64) -> StorageError {
     StorageError::Unexpected(format!(
         "migration {version:04} was applied by a newer release, and this one does not know it"
     ))
-}
-
-/// Begins a transaction in which no other process changes the schema. Read committed: what they
-/// did before shows.
-async fn wait_for_others(session: &mut Session) -> Result<(), sqlx::Error> {
-    let begin = session.transaction("BEGIN ISOLATION LEVEL READ COMMITTED", NO_LIMITS);
-    loop {
-        session.execute(begin.clone()).await?;
-        match session.execute(WAIT_FOR_OTHERS).await {
-            Err(error) => {
-                session.execute("ROLLBACK").await?;
-                if !lost_a_lock(&error) {
-                    return Err(error);
-                }
-            }
-            Ok(()) => return Ok(()),
-        }
-        sleep(PAUSE.mul_f64(rand::random())).await;
-    }
-}
-
-/// Runs `work` outside a transaction while no other process changes the schema.
-async fn outside(
-    session: &mut Session,
-    work: impl AsyncFnOnce(&mut Session) -> Result<bool, sqlx::Error>,
-) -> Result<bool, sqlx::Error> {
-    session.execute("SET statement_timeout = 0; SET lock_timeout = 0").await?;
-    while !sqlx::query_scalar::<_, bool>(TRY_LOCK).fetch_one(session.statements()).await? {
-        sleep(PAUSE.mul_f64(rand::random())).await;
-    }
-    let result = work(session).await;
-    // If this fails, the session ends and the lock with it.
-    let _ = session.execute(UNLOCK).await;
-    result
-}
-
-/// Removes what an attempt without a transaction may have left half-way, by the statement that
-/// reverts it.
-async fn clear(session: &mut Session, version: i64) -> Result<(), sqlx::Error> {
-    let is_way_back =
-        |it: &&Migration| it.version == version && it.migration_type.is_down_migration();
-    match MIGRATOR.iter().find(is_way_back) {
-        Some(way_back) if session.is_direct() => session.execute(way_back.sql.clone()).await,
-        _ => Ok(()),
-    }
-}
-
-/// Whether a lock was not to be had in time, or only for another transaction.
-fn lost_a_lock(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|said| said.code());
-    matches!(code.as_deref(), Some("55P03" | "40P01" | "40001"))
 }

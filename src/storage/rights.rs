@@ -1,5 +1,6 @@
 //! What a role must be allowed to do to serve: rows only, on tables that somebody else owns.
 
+use super::StorageError;
 use super::session::Session;
 
 /// What is done to each table; `docs/DATABASE.md` has the same as GRANTs.
@@ -22,14 +23,14 @@ const NEEDED: [(&str, &[&str]); 13] = [
 ];
 
 /// What of that the session's role may not do, as in "INSERT on users".
-pub(super) async fn missing(session: &mut Session) -> Result<Vec<String>, sqlx::Error> {
+pub(super) async fn missing(session: &mut Session) -> Result<Vec<String>, StorageError> {
     let (tables, rights): (Vec<String>, Vec<String>) = NEEDED
         .iter()
         .flat_map(|(table, rights)| {
             rights.iter().map(|right| (table.to_string(), right.to_string()))
         })
         .unzip();
-    let asking = session.run(move |statements| {
+    let asking = session.ask(move |statements| {
         let sql = "SELECT right_needed || ' on ' || table_name
                    FROM unnest($1::text[], $2::text[]) AS needed (table_name, right_needed)
                    WHERE NOT has_table_privilege(table_name, right_needed)

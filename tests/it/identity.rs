@@ -5,8 +5,10 @@ use std::process::Output;
 use std::time::SystemTime;
 
 use jsonwebtoken::Algorithm;
-use merch_store::storage::Database;
+use merch_store::storage::{Database, Migrations};
 use serde_json::json;
+use sqlx::Connection;
+use uuid::Uuid;
 
 use crate::support::process::command;
 use crate::support::shop::Replica;
@@ -127,8 +129,56 @@ async fn a_copy_of_a_database_finds_out_that_it_is_one() {
 }
 
 #[tokio::test]
+async fn numbers_of_the_log_that_may_come_again_are_of_another_epoch() {
+    let database = TestDatabase::blank().await;
+    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+    migrations.up().await.unwrap();
+    migrations.close().await;
+    let epoch = async |database: &TestDatabase| {
+        let mut connection = database.connect().await;
+        let epoch = sqlx::query_scalar::<_, Uuid>("SELECT epoch FROM log_head");
+        let epoch = epoch.fetch_one(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+        epoch
+    };
+    let read = async |database: &TestDatabase| {
+        Database::new(database.options()).books_fetch().await.unwrap();
+        epoch(database).await
+    };
+    let original = read(&database).await;
+    let copy = TestDatabase::copy_of(database.name()).await;
+    let copied = read(&copy).await;
+    assert_ne!(copied, original);
+    assert_eq!((read(&copy).await, read(&database).await), (copied, original));
+    assert_eq!(renew(&database).await.status.code(), Some(0));
+    assert_ne!(epoch(&database).await, original);
+}
+
+#[tokio::test]
+async fn a_database_that_is_opened_anew_knows_no_token_of_the_release_before_either() {
+    let shop = TestShop::on(TestDatabase::blank().await).await;
+    let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
+    let tokens = [&alice, &bob].map(|person| with_an_old_token(person, now() - 60));
+    let database = shop.closes().await;
+    let down = ["migrate", "down", "--all", "--yes", "--database-url", database.url().as_str()];
+    let output = command(&down).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+
+    let shop = TestShop::on(database).await;
+    // The same names under the same numbers.
+    for (person, token) in [(alice, &tokens[0]), (bob, &tokens[1])] {
+        let again = shop.logs_in(&person.name).await;
+        assert_eq!(number(&again), number(&person));
+        token.at(&shop.base).is_nobody().await;
+        assert_eq!(again.coins().await, 1000);
+    }
+}
+
+#[tokio::test]
 async fn renewing_the_identity_ends_every_token_on_every_replica_at_once() {
     let shop = TestShop::on(TestDatabase::blank().await).await;
+    // As a database that there was before databases had identities.
+    shop.database.execute("UPDATE identity SET renewed_at = NULL").await;
     let other = shop.replica(|_| {}).await;
     let alice = shop.logs_in("alice").await;
     let bob = shop.logs_in("bob").await;
@@ -171,7 +221,7 @@ async fn renewing_the_identity_ends_every_token_on_every_replica_at_once() {
 async fn a_token_without_a_database_is_good_for_its_own_name_alone() {
     let shop = TestShop::on(TestDatabase::blank().await).await;
     let (alice, bob) = (shop.logs_in("alice").await, shop.logs_in("bob").await);
-    let old = with_an_old_token(&alice, now());
+    let old = with_an_old_token(&alice, now() + 60);
     old.buys("cup").await.is_done();
     assert_eq!((old.coins().await, old.coins().await), (980, 980));
 

@@ -36,6 +36,7 @@ mod metrics;
 mod migrations;
 mod model;
 mod names;
+mod numbering;
 mod odd_places;
 mod outage;
 mod printing;

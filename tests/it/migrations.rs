@@ -201,25 +201,26 @@ async fn people_lose_what_they_have_only_if_that_is_meant() {
 
     for (answer, exit_code) in [("no\n", 1), ("\n", 1), ("yess\n", 1), ("\u{4}", 1), ("yes\n", 0)] {
         assert_eq!(our_things(&database).await, before, "before {answer:?}");
-        let (ended, shown) = at_a_terminal(&database, &all, answer).await;
+        let (ended, shown) = at_a_terminal(&database, &all, async || answer).await;
         assert_eq!(ended.code(), Some(exit_code), "{answer:?}: {shown}");
         assert!(shown.contains("Type yes"), "{shown}");
     }
     assert_eq!(our_things(&database).await, [""; 0]);
 }
 
-/// Runs `migrate` at a terminal where somebody types `answer`: how it ends, and what is shown.
+/// Runs `migrate` at a terminal where somebody is asked and types what `answer` says: how it ends,
+/// and what is shown.
 async fn at_a_terminal(
     database: &TestDatabase,
     arguments: &[&str],
-    answer: &str,
+    answer: impl AsyncFnOnce() -> &'static str,
 ) -> (ExitStatus, String) {
     let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&terminal).unwrap();
     unlockpt(&terminal).unwrap();
     let name = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
     let open = || OpenOptions::new().read(true).write(true).open(&name).unwrap();
-    let mut ours = File::from(terminal);
+    let ours = File::from(terminal);
     let mut child = {
         let mut all = vec!["migrate"];
         all.extend(arguments);
@@ -227,14 +228,48 @@ async fn at_a_terminal(
         let mut command = command(&all);
         command.stdin(open()).stdout(open()).stderr(open()).spawn().unwrap()
     };
-    ours.write_all(answer.as_bytes()).unwrap();
+    let mut shown = String::new();
+    while !shown.contains("Type yes") {
+        let read = read_from(&ours).await;
+        assert_ne!(read, "", "it ended before it asked: {shown}");
+        shown.push_str(&read);
+    }
+    (&ours).write_all(answer().await.as_bytes()).unwrap();
+    loop {
+        match read_from(&ours).await {
+            read if read.is_empty() => break,
+            read => shown.push_str(&read),
+        }
+    }
+    (child.wait().await.unwrap(), shown)
+}
+
+/// What comes next from `terminal`; nothing if nobody holds it open any longer.
+async fn read_from(terminal: &File) -> String {
+    let mut terminal = terminal.try_clone().unwrap();
     let reading = tokio::task::spawn_blocking(move || {
-        let mut shown = Vec::new();
-        // A terminal that nobody holds open any longer is an error to read from.
-        let _ = ours.read_to_end(&mut shown);
-        String::from_utf8_lossy(&shown).into_owned()
+        let mut bytes = [0; 4096];
+        let read = terminal.read(&mut bytes).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
     });
-    (child.wait().await.unwrap(), reading.await.unwrap())
+    reading.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_shop_that_comes_while_somebody_is_asked_keeps_its_schema() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 1, 100).await;
+    let before = our_things(&database).await;
+    let mut shop = None;
+    let (ended, shown) = at_a_terminal(&database, &["down", "--all"], async || {
+        shop = Some(Replica::start(database.url().as_str()).await);
+        "yes\n"
+    })
+    .await;
+    assert_eq!(ended.code(), Some(1), "{shown}");
+    assert!(shown.contains("merch-store is connected"), "{shown}");
+    assert_eq!(our_things(&database).await, before);
+    shop.unwrap().stop().await;
 }
 
 #[tokio::test]
@@ -247,10 +282,13 @@ async fn nothing_is_reverted_under_a_shop_that_is_connected() {
     let mut url = shop.database.url().clone();
     url.query_pairs_mut().append_pair("options[role]", role);
     for url in [shop.database.url(), &url] {
-        for arguments in [&["down", "--yes"][..], &["down", "--all", "--yes"], &["down"]] {
-            let mut all = vec!["migrate", "--database-url", url.as_str()];
-            all.extend(arguments);
-            let output = command(&all).output().await.unwrap();
+        let all = [&["down", "--yes"][..], &["down", "--all", "--yes"], &["down"]];
+        let at_once = all.map(|arguments| {
+            let mut command = command(&["migrate", "--database-url", url.as_str()]);
+            command.args(arguments).output()
+        });
+        for output in join_all(at_once).await {
+            let output = output.unwrap();
             assert_eq!(output.status.code(), Some(1), "{output:?}");
             let error = String::from_utf8(output.stderr).unwrap();
             assert!(
@@ -345,93 +383,4 @@ async fn many_who_migrate_at_once_wait_for_each_other() {
         }
         assert_eq!(catalogue(&database).await, ours());
     }
-}
-
-/// The migrations by which the history was numbered anew, from the newest on.
-const NUMBERING: usize = 3;
-
-/// The schema of the release before that.
-async fn before_numbering() -> (TestDatabase, Migrations) {
-    let database = TestDatabase::fresh().await;
-    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
-    migrations.down(NUMBERING).await.unwrap();
-    (database, migrations)
-}
-
-#[tokio::test]
-async fn numbering_the_history_waits_for_its_readers_without_keeping_others_from_it() {
-    let (database, mut migrations) = before_numbering().await;
-    let mut reader = database.connect().await;
-    let read = "BEGIN; SELECT count(*) FROM history";
-    sqlx::raw_sql(read).execute(&mut reader).await.unwrap();
-    let migrating = tokio::spawn(async move { migrations.up().await.unwrap() });
-
-    // Each time that the migration waits for the reader, others wait behind it and get through.
-    let mut other = database.connect().await;
-    let mut waits = 0;
-    while waits < 3 {
-        let waiting = "SELECT count(*) FROM pg_locks
-                       WHERE relation = 'history'::regclass AND NOT granted";
-        let waiting: i64 = sqlx::query_scalar(waiting).fetch_one(&mut other).await.unwrap();
-        waits += usize::from(waiting > 0);
-        sqlx::raw_sql("SELECT count(*) FROM history").execute(&mut other).await.unwrap();
-        assert!(!migrating.is_finished());
-    }
-    sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
-    assert_eq!(migrating.await.unwrap().len(), NUMBERING);
-}
-
-#[tokio::test]
-async fn what_an_attempt_without_a_transaction_left_behind_is_made_anew() {
-    let database = TestDatabase::fresh().await;
-    let index = "SELECT pg_get_indexdef('history_ref_key'::regclass) || ' ' || indisvalid
-                 FROM pg_index WHERE indexrelid = 'history_ref_key'::regclass";
-    let made = texts(&database, index).await;
-    assert!(made[0].ends_with(" true"), "{made:?}");
-    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
-    migrations.down(1).await.unwrap();
-    database.execute("CREATE INDEX history_ref_key ON history (amount)").await;
-    assert_eq!(migrations.up().await.unwrap().len(), 1);
-    assert_eq!(texts(&database, index).await, made);
-}
-
-#[tokio::test]
-async fn the_release_before_is_not_given_a_history_that_it_would_misread() {
-    for by_hand in [
-        "INSERT INTO history (to_id, amount, actor_id) VALUES (1, 5, 2)",
-        "INSERT INTO history (from_id, amount) VALUES (1, 5)",
-        "INSERT INTO history (from_id, to_id, amount, ref) VALUES (2, 1, 5, 3)",
-        "INSERT INTO history (to_id, item_id, amount, ref) VALUES (1, 2, 20, 4)",
-    ] {
-        let database = TestDatabase::fresh().await;
-        database.execute(by_hand).await;
-        let mut migrations = Migrations::connect(&database.options()).await.unwrap();
-        let refused = migrations.down(NUMBERING).await.unwrap_err().to_string();
-        assert!(refused.contains("history_is_of_the_release_before"), "{refused}");
-        assert_eq!(database.number("SELECT count(*) FROM history").await, 1);
-        assert_eq!(database.number("SELECT id FROM log_head").await, 1);
-    }
-}
-
-#[tokio::test]
-async fn numbers_go_on_where_they_were_through_down_and_up() {
-    let shop = TestShop::open().await;
-    let alice = shop.logs_in("alice").await;
-    for _ in 0..5 {
-        alice.buys("pen").await.is_done();
-    }
-    let database = shop.closes().await;
-    let history = "SELECT string_agg(history::text, ' ' ORDER BY id) FROM history";
-    let before = texts(&database, history).await;
-    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
-    migrations.down(NUMBERING).await.unwrap();
-    // As a replica of the release before writes it.
-    database.execute("INSERT INTO history (to_id, amount) VALUES (1, 5)").await;
-    assert_eq!(database.number("SELECT max(id) FROM history").await, 7);
-    database.execute("DELETE FROM history WHERE id = 7").await;
-    migrations.up().await.unwrap();
-    assert_eq!(database.number("SELECT id FROM log_head").await, 6);
-    assert_eq!(texts(&database, history).await, before);
-    database.execute("INSERT INTO history (to_id, amount) VALUES (1, 5)").await;
-    assert_eq!(database.number("SELECT id FROM log_head").await, 7);
 }

@@ -1,9 +1,10 @@
 //! A pooler between the shop and its database: found out by itself, and nothing is confused.
 
+use std::process::Output;
 use std::sync::Arc;
 
 use futures::future::join_all;
-use merch_store::storage::{Audit, DatabaseOptions};
+use merch_store::storage::{Audit, DatabaseOptions, Migrations};
 use sqlx::Connection;
 
 use crate::support::pgbouncer::PgBouncer;
@@ -148,4 +149,58 @@ async fn a_pooler_that_cannot_keep_a_transaction_together_is_refused_at_start() 
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(said.contains("pool_mode must be transaction or session"), "{said}");
     }
+}
+
+async fn run(pooler: &PgBouncer, arguments: &[&str]) -> Output {
+    let mut program = command(arguments);
+    program.env("MERCH__DATABASE__URL", pooler.url().as_str()).output().await.unwrap()
+}
+
+#[tokio::test]
+async fn users_are_made_in_bulk_through_a_pooler_that_changes_servers_all_the_time() {
+    let database = TestDatabase::fresh().await;
+    let settings = format!("{SILENT}\nserver_round_robin = 1");
+    let pooler = PgBouncer::before(&database, "transaction", &settings).await;
+    // Two at once, so that there are two servers to change between.
+    let mut clients = [pooler.connect().await, pooler.connect().await];
+    for sql in ["BEGIN", "COMMIT"] {
+        for client in &mut clients {
+            sqlx::raw_sql(sql).execute(client).await.unwrap();
+        }
+    }
+    for _ in 0..3 {
+        let output = run(&pooler, &["seed", "--users", "20"]).await;
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+    assert_eq!(database.number("SELECT count(*) FROM users").await, 20);
+}
+
+#[tokio::test]
+async fn an_index_that_is_to_keep_nobody_waiting_is_not_built_through_a_pooler() {
+    let database = TestDatabase::fresh().await;
+    Bank::open(&database, 1, 100).await;
+    let mut migrations = Migrations::connect(&database.options()).await.unwrap();
+    migrations.down(2).await.unwrap();
+    let pooler = PgBouncer::before(&database, "transaction", "").await;
+    let output = run(&pooler, &["migrate", "up"]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("0009") && said.contains("the server's own address"), "{said}");
+    assert_eq!(migrations.up().await.unwrap(), [9, 10]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_is_taken_back_through_a_pooler_once_the_shop_has_gone() {
+    let database = TestDatabase::fresh().await;
+    let pooler = PgBouncer::before(&database, "transaction", "").await;
+    let shop = Replica::patient(pooler.url().as_str()).await;
+    let people = Bank::open(&database, 2, 1000).await;
+    everybody_is_served(&shop, &people).await;
+    let output = run(&pooler, &["migrate", "down", "--all", "--yes"]).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("merch-store is connected"), "{said}");
+    shop.stop().await;
+    let output = run(&pooler, &["migrate", "down", "--all", "--yes"]).await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
 }

@@ -6,6 +6,7 @@ use std::process::Output;
 
 use sqlx::{Connection, PgConnection};
 
+use crate::numbering::before_numbering;
 use crate::support::TestDatabase;
 use crate::support::database::TestRole;
 use crate::support::process::command;
@@ -16,7 +17,8 @@ fn documented_grants(role: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/DATABASE.md");
     let document = std::fs::read_to_string(path).unwrap();
     let block = document.split("```sql\n").find(|block| block.starts_with("GRANT")).unwrap();
-    block.split("```").next().unwrap().replace("TO shop;", &format!("TO {role};"))
+    let grants = block.split("```").next().unwrap().replace("TO shop;", &format!("TO {role};"));
+    grants.replace("FOR ROLE owner", "FOR ROLE CURRENT_USER")
 }
 
 async fn run(role: &TestRole, arguments: &[&str]) -> Output {
@@ -36,6 +38,7 @@ fn refused(output: &Output) -> String {
 async fn a_role_with_the_documented_rights_can_do_all_that_serving_takes_and_no_more() {
     let database = TestDatabase::fresh().await;
     let role = TestRole::of(&database).await;
+    database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC").await;
     database.execute(&documented_grants(&role.name)).await;
 
     let shop = Replica::start(role.url.as_str()).await;
@@ -86,6 +89,29 @@ async fn a_role_that_lacks_a_right_is_refused_at_start_with_the_name_of_it() {
         let said = refused(&run(&role, &["serve", "--address", "127.0.0.1:0"]).await);
         assert!(said.contains(named) && said.contains("docs/DATABASE.md"), "{said}");
     }
+    database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC").await;
+    database.execute(&format!("REVOKE USAGE ON SCHEMA public FROM {}", role.name)).await;
+    for arguments in [&["serve", "--address", "127.0.0.1:0"][..], &["migrate", "status"]] {
+        let said = refused(&run(&role, arguments).await);
+        assert!(said.contains("the role lacks USAGE on SCHEMA public"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_role_with_the_documented_rights_goes_on_selling_while_a_newer_release_migrates() {
+    let (database, mut migrations) = before_numbering().await;
+    let role = TestRole::of(&database).await;
+    // What the document had for the release before, and rights on what is to come.
+    let grants = documented_grants(&role.name).replace("log_head, ", "");
+    database.execute(&grants).await;
+    migrations.up().await.unwrap();
+
+    let mut replica = PgConnection::connect(role.url.as_str()).await.unwrap();
+    let sell = "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE writer_turn IN EXCLUSIVE MODE;
+                INSERT INTO history (to_id, amount) VALUES (1, 5); COMMIT";
+    sqlx::raw_sql(sell).execute(&mut replica).await.unwrap();
+    replica.close().await.unwrap();
+    assert_eq!(database.number("SELECT id FROM log_head").await, 1);
 }
 
 #[tokio::test]
@@ -99,6 +125,10 @@ async fn a_role_that_may_not_migrate_is_told_what_there_is_to_migrate_and_change
         let said = refused(&run(&role, arguments).await);
         assert!(said.contains("migration 0001") && said.contains("as the owner"), "{said}");
     }
+    // Nor is it told to choose a schema, where it may use none.
+    database.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC").await;
+    let said = refused(&run(&role, &["migrate", "up"]).await);
+    assert!(said.contains("migration 0001") && said.contains("as the owner"), "{said}");
     let tables = "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'";
     assert_eq!(database.number(tables).await, 0);
 }

@@ -1,0 +1,2 @@
+-- Nothing to undo: such tokens would be of nobody then, too.
+SELECT;
