@@ -1,5 +1,6 @@
 //! The proof that no coin was lost or minted, read from one snapshot.
 
+use super::door::SNAPSHOT;
 use super::session::{Purpose, Session, Statements};
 use super::{DatabaseOptions, StorageError};
 
@@ -54,7 +55,7 @@ impl Audit {
     async fn read(session: &mut Session) -> Result<Audit, StorageError> {
         // Whole tables are read here: the opposite of what other sessions are set up for.
         let begin = session.transaction(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            SNAPSHOT,
             "SET LOCAL statement_timeout = 0; SET LOCAL enable_seqscan = on;
              SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on;
              SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL work_mem = '256MB'",
@@ -65,11 +66,12 @@ impl Audit {
         lies.extend(balances_that_lie(session.statements()).await?);
         lies.extend(inventories_that_lie(session.statements()).await?);
         lies.extend(rows_below_zero(session.statements()).await?);
+        lies.extend(movements_that_lie(session.statements()).await?);
         lies.extend(grants_too_many(session.statements()).await?);
-        lies.extend(shapes_that_lie(session.statements()).await?);
         lies.extend(undone_wrongly(session.statements()).await?);
         lies.extend(undone_twice(session.statements()).await?);
-        lies.extend(numbers_that_lie(session).await?);
+        lies.extend(numbers_given_out_twice(session.statements()).await?);
+        lies.extend(heads_that_lie(session.statements()).await?);
         lies.extend(totals.lie());
         Ok(Audit { totals, lies })
     }
@@ -190,20 +192,57 @@ async fn inventories_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, St
         .collect())
 }
 
-/// Rows that the table's own constraints should have kept out.
+/// Rows that the tables' own constraints should have kept out.
 async fn rows_below_zero(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT 'balance of user', user_id, coins FROM balance WHERE coins < 0
+        "SELECT 'balance', user_id, coins FROM balance WHERE coins < 0
          UNION ALL
-         SELECT 'inventory of user', user_id, quantity FROM inventory WHERE quantity <= 0
-         UNION ALL
-         SELECT 'history entry', id, amount FROM history WHERE amount <= 0
+         SELECT 'inventory', user_id, quantity FROM inventory WHERE quantity <= 0
          LIMIT $1",
     )
     .bind(LIES_SHOWN)
     .fetch_all(statements)
     .await?;
-    Ok(rows.into_iter().map(|(what, id, number)| Lie(format!("{what} {id} is {number}"))).collect())
+    let lie = |(what, id, number)| Lie(format!("{what} of user {id} is {number}"));
+    Ok(rows.into_iter().map(lie).collect())
+}
+
+/// Rows of the history that lie by themselves: that are none of the six kinds of movement, name
+/// somebody or something that is not there, or have a number that the head did not give out.
+async fn movements_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
+    let rows: Vec<(String,)> = sqlx::query_as(
+        "SELECT 'movement ' || id || ' ' || lie
+         FROM (
+             SELECT id, lie, row_number() OVER (PARTITION BY kind ORDER BY id) AS nth
+             FROM (
+                 SELECT history.id, ARRAY[
+                     CASE WHEN CASE WHEN ref IS NULL
+                         THEN (from_id IS NULL AND to_id IS NULL)
+                           OR (item_id IS NOT NULL AND (from_id IS NULL OR to_id IS NOT NULL))
+                         ELSE to_id IS NULL OR (from_id IS NULL) = (item_id IS NULL)
+                     END THEN 'is of no kind' END,
+                     CASE WHEN amount <= 0 THEN 'is of ' || amount || ' coins' END,
+                     CASE WHEN actor_id IS NOT NULL AND actor.id IS NULL
+                         THEN 'was made by user ' || actor_id || ', who does not exist' END,
+                     CASE WHEN item_id IS NOT NULL AND item.id IS NULL
+                         THEN 'is about item ' || item_id || ', which does not exist' END,
+                     CASE WHEN history.id > head
+                         THEN 'is beyond the head of the log, ' || head END,
+                     CASE WHEN history.id < 1 THEN 'has a number from before the log' END
+                 ] AS lies
+                 FROM history
+                 CROSS JOIN (SELECT max(id) AS head FROM log_head) AS log
+                 LEFT JOIN users AS actor ON actor.id = actor_id
+                 LEFT JOIN merch AS item ON item.id = item_id
+             ) AS looked_at, unnest(lies) WITH ORDINALITY AS told (lie, kind)
+             WHERE num_nonnulls(VARIADIC lies) > 0 AND lie IS NOT NULL
+         ) AS numbered
+         WHERE nth <= $1 ORDER BY id, lie",
+    )
+    .bind(LIES_SHOWN)
+    .fetch_all(statements)
+    .await?;
+    Ok(rows.into_iter().map(|(lie,)| Lie(lie)).collect())
 }
 
 /// Users who were granted more than once with no name to it: coins minted by an entry that
@@ -221,23 +260,6 @@ async fn grants_too_many(statements: Statements<'_>) -> Result<Vec<Lie>, Storage
         .into_iter()
         .map(|(user, grants)| Lie(format!("user {user} was granted coins {grants} times")))
         .collect())
-}
-
-/// Rows of the history that are none of the six kinds of movement.
-async fn shapes_that_lie(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
-    let rows: Vec<(i64,)> = sqlx::query_as(
-        "SELECT id FROM history
-         WHERE CASE WHEN ref IS NULL
-             THEN (from_id IS NULL AND to_id IS NULL)
-               OR (item_id IS NOT NULL AND (from_id IS NULL OR to_id IS NOT NULL))
-             ELSE to_id IS NULL OR (from_id IS NULL) = (item_id IS NULL)
-         END
-         ORDER BY id LIMIT $1",
-    )
-    .bind(LIES_SHOWN)
-    .fetch_all(statements)
-    .await?;
-    Ok(rows.into_iter().map(|(id,)| Lie(format!("movement {id} is of no kind"))).collect())
 }
 
 /// Refunds of what was not bought like that, and reversals of what was not sent like that.
@@ -277,27 +299,21 @@ async fn undone_twice(statements: Statements<'_>) -> Result<Vec<Lie>, StorageErr
     Ok(rows.into_iter().map(lie).collect())
 }
 
-/// Rows of the log beyond its head, and numbers that were given out twice.
-async fn numbers_that_lie(session: &mut Session) -> Result<Vec<Lie>, StorageError> {
-    let heads: Vec<(i64,)> =
-        sqlx::query_as("SELECT id FROM log_head").fetch_all(session.statements()).await?;
-    let [(head,)] = heads[..] else {
-        return Ok(vec![Lie(format!("the log has {} heads", heads.len()))]);
-    };
+/// Numbers that two movements have.
+async fn numbers_given_out_twice(statements: Statements<'_>) -> Result<Vec<Lie>, StorageError> {
     let rows: Vec<(i64, i64)> = sqlx::query_as(
-        "(SELECT id, 1::int8 FROM history WHERE id > $1 OR id < 1 ORDER BY id LIMIT $2)
-         UNION ALL
-         (SELECT id, count(*) FROM history GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT $2)",
+        "SELECT id, count(*) FROM history GROUP BY id HAVING count(*) > 1 ORDER BY id LIMIT $1",
     )
-    .bind(head)
     .bind(LIES_SHOWN)
-    .fetch_all(session.statements())
+    .fetch_all(statements)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|(id, times)| match times {
-            1 => Lie(format!("movement {id} is beyond the head of the log, {head}")),
-            _ => Lie(format!("number {id} was given out {times} times")),
-        })
-        .collect())
+    let lie = |(id, times)| Lie(format!("number {id} was given out {times} times"));
+    Ok(rows.into_iter().map(lie).collect())
+}
+
+/// No head of the log, or more than one.
+async fn heads_that_lie(statements: Statements<'_>) -> Result<Option<Lie>, StorageError> {
+    let (heads,): (i64,) =
+        sqlx::query_as("SELECT count(*) FROM log_head").fetch_one(statements).await?;
+    Ok((heads != 1).then(|| Lie(format!("the log has {heads} heads"))))
 }

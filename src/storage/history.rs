@@ -99,6 +99,7 @@ struct Row {
     id: i64,
     from_id: Option<i64>,
     to_id: Option<i64>,
+    item_id: Option<i16>,
     #[sqlx(rename = "ref")]
     undoes: Option<i64>,
     amount: i64,
@@ -114,7 +115,7 @@ struct Row {
 macro_rules! rows_from {
     ($rows:literal, $order:literal) => {
         concat!(
-            "SELECT id, from_id, to_id, ref, amount, created_at,
+            "SELECT id, from_id, to_id, item_id, ref, amount, created_at,
                     (SELECT username FROM users
                      WHERE users.id = CASE WHEN from_id = $1 THEN to_id ELSE from_id END)
                     AS counterparty,
@@ -273,11 +274,12 @@ impl Row {
     /// Which nulls a row has tells its kind; the schema allows no other rows.
     fn seen_by(self, account: AccountId) -> Movement {
         let counterparty = self.counterparty.unwrap_or_default();
-        let kind = match (self.from_id, self.to_id, self.item, self.undoes) {
+        let item = self.item.unwrap_or_default();
+        let kind = match (self.from_id, self.to_id, self.item_id, self.undoes) {
             (None, _, None, _) => MovementKind::Grant,
-            (None, _, Some(item), _) => MovementKind::Refund { item },
+            (None, _, Some(_), _) => MovementKind::Refund { item },
             (Some(_), None, None, _) => MovementKind::Correction,
-            (Some(_), None, Some(item), _) => MovementKind::Purchase { item },
+            (Some(_), None, Some(_), _) => MovementKind::Purchase { item },
             (Some(from), Some(_), _, None) if from == account.0 => {
                 MovementKind::Sent { to: counterparty }
             }

@@ -351,3 +351,12 @@ async fn coins_that_were_moved_by_hand_are_shown_for_what_they_are() {
     assert_eq!((totals.granted, totals.corrected, totals.refunded), (3007, 5, 20));
     assert_eq!((totals.held, totals.spent, totals.transferred, totals.items), (3002, 20, 60, 0));
 }
+
+#[tokio::test]
+async fn a_purchase_of_what_is_in_no_catalogue_is_still_a_purchase() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    shop.database.execute("INSERT INTO history (from_id, item_id, amount) VALUES (1, 99, 5)").await;
+    let movement = alice.gets("/api/history?limit=1").await.json()["movements"][0].take();
+    assert_eq!((&movement["type"], &movement["item"]), (&json!("purchase"), &json!("")));
+}
