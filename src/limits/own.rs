@@ -44,6 +44,9 @@ pub enum OwnLimitsError {
     /// See [`StoreError`].
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The change was sent, and what became of it was not heard.
+    #[error("nobody knows whether a change was made: {0}")]
+    InDoubt(StoreError),
 }
 
 impl OwnLimits {
@@ -68,8 +71,8 @@ impl OwnLimits {
                 return Err(OwnLimitsError::Full);
             }
         }
-        let done = self.0.store.apply(change).await?;
-        self.refresh().await?;
+        let done = self.0.store.apply(change).await.map_err(OwnLimitsError::InDoubt)?;
+        self.refresh().await.map_err(OwnLimitsError::InDoubt)?;
         Ok(done)
     }
 

@@ -84,7 +84,9 @@ impl AdminError {
             AdminError::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             AdminError::Busy
             | AdminError::Timeout
-            | AdminError::Limits(OwnLimitsError::Store(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            | AdminError::Limits(OwnLimitsError::Store(_) | OwnLimitsError::InDoubt(_)) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             AdminError::NoReload => StatusCode::NOT_IMPLEMENTED,
             AdminError::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -104,7 +106,9 @@ impl AdminError {
             AdminError::UnknownLimit => "limit_not_found",
             AdminError::LimitExists => "limit_exists",
             AdminError::Limits(OwnLimitsError::Full) => "too_many_limits",
-            AdminError::Limits(OwnLimitsError::Store(_)) => "limits_away",
+            AdminError::Limits(OwnLimitsError::Store(_) | OwnLimitsError::InDoubt(_)) => {
+                "limits_away"
+            }
             AdminError::MethodNotAllowed => "method_not_allowed",
             AdminError::NotAcceptable => "not_acceptable",
             AdminError::BodyTooLarge => "body_too_large",
@@ -132,6 +136,11 @@ impl AdminError {
             AdminError::Limits(OwnLimitsError::Store(_)) => {
                 "the limits are out of reach; those that are known stay in force".into()
             }
+            AdminError::Limits(OwnLimitsError::InDoubt(_)) => {
+                "the limits are out of reach, and it is not known whether the change was made; \
+                 look before you try again"
+                    .into()
+            }
             AdminError::MethodNotAllowed => "this path does not know this method".into(),
             AdminError::NotAcceptable => {
                 "Accept-Encoding takes neither gzip nor what is not compressed".into()
@@ -155,7 +164,9 @@ impl AdminError {
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
-        if let AdminError::Limits(OwnLimitsError::Store(error)) = &self {
+        if let AdminError::Limits(error @ (OwnLimitsError::Store(_) | OwnLimitsError::InDoubt(_))) =
+            &self
+        {
             tracing::warn!(%error, "an operator could not be answered");
         }
         let Shown { status, body } = self.shown();

@@ -1,8 +1,11 @@
 //! The admin API of limits, line by line.
 
+use std::time::Duration;
+
 use merch_store::gateway::admin::{self, Token};
 use merch_store::lifecycle::Lifecycle;
 use merch_store::limits::{ClientKey, Limiter, LimitsFile, OwnLimits, Store};
+use merch_store::storage::{Database, DatabaseOptions};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::{limit, limiter};
 use crate::gateway::upstreams;
-use crate::support::Reply;
+use crate::support::proxy::{Fault, Proxy, Stage};
+use crate::support::{Reply, TestDatabase};
 
 const TOKEN: &str = "the token of the integration tests";
 
@@ -19,14 +23,18 @@ struct Admin {
     base: String,
     limiter: Limiter,
     client: Client,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 impl Admin {
     async fn start() -> Admin {
         let folder = tempfile::tempdir().unwrap();
-        let limiter = limiter(Some(limit(200, 100)), None);
         let store = Store::File(LimitsFile::new(folder.path().to_owned()));
+        Admin { _folder: Some(folder), ..Admin::of(store).await }
+    }
+
+    async fn of(store: Store) -> Admin {
+        let limiter = limiter(Some(limit(200, 100)), None);
         let own = OwnLimits::new(store, limiter.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
@@ -37,7 +45,7 @@ impl Admin {
             reloads: mpsc::channel(1).0,
         };
         tokio::spawn(admin::serve(listener, admin, Lifecycle::default()));
-        Admin { base, limiter, client: Client::new(), _folder: folder }
+        Admin { base, limiter, client: Client::new(), _folder: None }
     }
 
     async fn asks(&self, method: &str, path: &str, body: Option<&Value>) -> Reply {
@@ -232,4 +240,33 @@ async fn a_limit_is_in_force_when_its_creation_is_answered() {
     let body = json!({"client_id": "203.0.113.7", "capacity": 1, "rate_per_sec": 1});
     assert_eq!(admin.asks("POST", "/limits/create", Some(&body)).await.status, 201);
     assert_eq!(admin.limiter.check(&client).await.unwrap().limit, limit(1, 1));
+}
+
+#[tokio::test]
+async fn a_change_whose_answer_is_lost_is_made_once_at_most_and_said_to_be_in_doubt() {
+    let limit = |id: &str| json!({"client_id": id, "capacity": 10, "rate_per_sec": 1});
+    for (fault, made) in [(Fault::CutBefore, 0), (Fault::CutAfter, 1)] {
+        let database = TestDatabase::fresh().await;
+        let proxy = Proxy::start(database.url()).await;
+        let url = database.url_through(proxy.port());
+        let mut options = DatabaseOptions::from_url(url.as_str()).unwrap();
+        options.acquire_timeout = Duration::from_secs(3);
+        let admin = Admin::of(Store::Postgres(Database::new(options).into())).await;
+        // The statement is prepared with the first change.
+        let reply = admin.asks("POST", "/limits/create", Some(&limit("10.0.0.1"))).await;
+        assert_eq!(reply.status, 201, "{reply:?}");
+        proxy.inject(Stage::Limit, fault);
+        let reply = admin.asks("POST", "/limits/create", Some(&limit("10.0.0.2"))).await;
+        proxy.has_injected_everything();
+        reply.is_error(503, "limits_away");
+        assert!(reply.text.contains("not known whether the change was made"), "{reply:?}");
+        let changes = "SELECT version FROM client_limits_version";
+        assert_eq!(database.number(changes).await, 1 + made, "{fault:?}");
+
+        // Where nothing can have been sent, nothing is in doubt.
+        proxy.goes_away();
+        let reply = admin.asks("POST", "/limits/create", Some(&limit("10.0.0.3"))).await;
+        reply.is_error(503, "limits_away");
+        assert!(reply.text.contains("stay in force"), "{reply:?}");
+    }
 }
