@@ -111,6 +111,11 @@ impl Activity {
         *self.rest() = Rest::Tunnel;
     }
 
+    /// Whether it has become one.
+    pub(super) fn is_tunnel(&self) -> bool {
+        matches!(*self.rest(), Rest::Tunnel)
+    }
+
     /// Resolves when nothing has been done for so long.
     async fn idle(&self, limit: Duration) {
         loop {

@@ -14,11 +14,11 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
-use super::refused::{HTTP2, HTTP2_LINE, Line, Refused};
+use super::refused::{Line, Preface, Refused};
 use super::reset::Socket;
 
-/// The most that is read after a connection's last answer, in bytes: several times the largest
-/// body that anybody lets pass.
+/// The most that is read after a connection's last answer, in bytes. A client that has still more
+/// to send may not get to read it.
 const MOST_AFTERWARDS: usize = 64 * 1024 * 1024;
 
 /// What is read at once then.
@@ -41,10 +41,14 @@ pub enum Protocols {
 pub struct Courteous<T> {
     io: T,
     activity: Activity,
+    /// What the client may still turn out to speak.
     protocols: Protocols,
     line: Line,
+    preface: Preface,
     /// Whether it turned out to be HTTP/2.
     is_http2: bool,
+    /// Whether an answer has begun and is not all gone; a tunnel is one without an end.
+    is_answering: bool,
     /// Our own words in place of hyper's, as far as they have not left.
     instead: Bytes,
     has_shut_down: bool,
@@ -58,8 +62,10 @@ impl<T> Courteous<T> {
             io,
             activity,
             protocols,
-            line: Line::Unbegun,
+            line: Line::default(),
+            preface: Preface::default(),
             is_http2: false,
+            is_answering: false,
             instead: Bytes::new(),
             has_shut_down: false,
             afterwards: 0,
@@ -78,20 +84,32 @@ impl<T> Courteous<T> {
             }
             return;
         }
-        let is_first = self.line == Line::Unbegun;
         self.line = self.line.after(bytes);
+        // HTTP/2 begins with its preface at once: not even an empty line may come before.
+        if self.preface == Preface::default() && matches!(bytes[0], b'\r' | b'\n') {
+            self.protocols = Protocols::Http1;
+        }
+        let visible = self.preface.take(bytes);
         match self.protocols {
-            Protocols::Http1 if is_first && bytes.starts_with(HTTP2_LINE) => {
-                buffer.set_filled(before + HTTP2_LINE.len());
+            Protocols::Http2 if self.preface.is_whole() => self.is_http2 = true,
+            Protocols::Http2 if self.preface.may_come() => {}
+            // In the middle of a body it is anything.
+            _ if visible < bytes.len() && self.activity.awaits_request() => {
+                buffer.set_filled(before + visible);
+                self.line = Line::Ended { other_version: true };
             }
-            Protocols::Http2 if is_first => self.is_http2 = bytes.starts_with(HTTP2),
-            _ => {}
+            _ => self.protocols = Protocols::Http1,
         }
     }
 
     /// Our own answer to what hyper refuses with `bytes`, if it does.
     fn refuse(&mut self, bytes: &[u8]) -> Option<usize> {
         let line = std::mem::take(&mut self.line);
+        self.preface = Preface::default();
+        // What follows the beginning of an answer is its body, and may look like anything.
+        if std::mem::replace(&mut self.is_answering, true) {
+            return None;
+        }
         let refused = Refused::in_bare(bytes, line)?;
         self.instead = refused.answer(bytes);
         self.activity.refuse(refused.status());
@@ -171,11 +189,15 @@ impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Courteous<T> {
 
     /// Called while an answer is made, too, and fails if there is nobody who waits for it.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.activity.is_busy() && self.io.is_reset(cx) {
+        let is_busy = self.activity.is_busy();
+        if is_busy && self.io.is_reset(cx) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         ready!(self.poll_instead(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        // hyper asks for this once it has written all that there was.
+        self.is_answering &= is_busy;
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -184,10 +206,63 @@ impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Courteous<T> {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.has_shut_down = true;
         }
+        // The other way through a tunnel goes on.
+        if self.activity.is_tunnel() {
+            return Poll::Ready(Ok(()));
+        }
         // What is there already is taken in any case.
         match self.poll_afterwards(cx) {
             Poll::Pending if self.activity.is_interrupted() => Poll::Pending,
             _ => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+    /// What hyper sees of a connection on which these bytes come, in two pieces, and then its end.
+    async fn seen(protocols: Protocols, first: &[u8], second: &[u8]) -> Vec<u8> {
+        let mut io = Courteous::new(AsyncReadExt::chain(first, second), Activity::new(), protocols);
+        let mut seen = Vec::new();
+        while !seen.ends_with(NONSENSE) && io.read_buf(&mut seen).await.unwrap() > 0 {}
+        seen
+    }
+
+    #[tokio::test]
+    async fn the_preface_of_http_2_is_spoken_or_cut_wherever_its_pieces_part() {
+        let whole = [PREFACE, b"\0\0\0\x04"].concat();
+        let head = &PREFACE[..18];
+        let without_nonsense = |seen: Vec<u8>| match seen.strip_suffix(NONSENSE) {
+            Some(seen) => seen.to_vec(),
+            None => seen,
+        };
+        for at in 0..whole.len() {
+            let (first, second) = whole.split_at(at);
+            assert_eq!(seen(Protocols::Http2, first, second).await, whole, "{at}");
+            let seen_in_1 = without_nonsense(seen(Protocols::Http1, first, second).await);
+            assert_eq!(seen_in_1, head, "{at}");
+            // Behind an empty line it is nowhere spoken.
+            let first = [b"\r\n", first].concat();
+            let seen_behind = without_nonsense(seen(Protocols::Http2, &first, second).await);
+            assert_eq!(seen_behind, [b"\r\n", head].concat(), "{at}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_preface_of_http_2_is_seen_as_it_is() {
+        let request = b"PRI * HTTP/1.1\r\n\r\nSM\r\n\r\n";
+        for at in 0..request.len() {
+            let (first, second) = request.split_at(at);
+            for protocols in [Protocols::Http1, Protocols::Http2] {
+                let expected = [&request[..], NONSENSE].concat();
+                assert_eq!(seen(protocols, first, second).await, expected, "{at}");
+            }
         }
     }
 }

@@ -9,7 +9,8 @@ use tokio::net::TcpStream;
 
 /// A connection by TCP.
 pub trait Socket {
-    /// Whether the client has reset it; the task is woken when it does.
+    /// Whether the client has reset it. The task is woken when it does, unless the client had
+    /// closed its sending side before: then the next to ask finds out.
     fn is_reset(&self, cx: &mut Context<'_>) -> bool;
 }
 
@@ -18,7 +19,8 @@ impl Socket for TcpStream {
         if self.poll_read_ready(cx).is_pending() {
             return false;
         }
-        // What can be read may be anything, so it is asked once more and nobody is woken.
+        // What can be read may be anything, so it is asked once more and nobody is woken. An end
+        // can be read for ever.
         let asked = pin!(self.ready(Interest::ERROR)).poll(&mut Context::from_waker(Waker::noop()));
         matches!(asked, Poll::Ready(Ok(ready)) if ready.is_error())
     }

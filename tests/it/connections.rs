@@ -258,13 +258,9 @@ async fn who_expects_to_be_told_to_go_on_is_told_so_or_why_not() {
             "the admin API" => "/backends",
             _ => "/api/auth",
         };
-        for (line, expected) in
-            [(format!("POST {path}"), 413), (format!("POST {path}"), 413)].into_iter().chain(
-                refused_early(server)
-                    .into_iter()
-                    .map(|(line, expected)| (line.to_owned(), expected)),
-            )
-        {
+        let early = refused_early(server).into_iter();
+        let early = early.map(|(line, expected)| (line.to_owned(), expected));
+        for (line, expected) in early.chain([(format!("POST {path}"), 413)]) {
             let length = if expected == 413 { too_long } else { 5 };
             let mut client = Raw::connect(address).await;
             client
@@ -422,12 +418,51 @@ async fn what_is_no_request_is_refused_like_any_other() {
             }
         }
     }
-    let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0";
-    for address in [servers.shop.address, servers.desk.address] {
+}
+
+#[tokio::test]
+async fn http_2_is_refused_where_it_is_not_spoken() {
+    let servers = Servers::open().await;
+    for (server, address, _) in servers.all() {
+        for (before, pieces) in [
+            (false, &["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"][..]),
+            (false, &["PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"]),
+            (false, &["\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]),
+            (true, &["PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]),
+        ] {
+            if server == "the gateway" && !before && pieces[0].starts_with("PRI") {
+                continue;
+            }
+            let mut client = Raw::connect(address).await;
+            if before {
+                client.says("HEAD /health/live HTTP/1.1\r\nHost: a\r\n\r\n").await;
+                client.hears_until("\r\n\r\n").await;
+            }
+            for piece in pieces {
+                client.says(piece).await;
+            }
+            let answer = client.hears_a_goodbye().await;
+            let expected = (505, "version_not_supported".into());
+            assert_eq!(refusal(&answer), expected, "{server}: {pieces:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_refused_in_words_in_http_1_0_too() {
+    let servers = Servers::open().await;
+    for (server, address, _) in servers.all() {
         let mut client = Raw::connect(address).await;
-        client.says(preface).await;
+        let request = "HEAD /health/live HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+        client.says(request).await;
+        client.hears_until("\r\n\r\n").await;
+        client.says("\0\r\n\r\n").await;
         let answer = client.hears_a_goodbye().await;
-        assert_eq!(refusal(&answer), (505, "version_not_supported".into()));
+        let (version, answer) = answer.split_at("HTTP/1.0".len());
+        assert_eq!(version, "HTTP/1.0", "{server}");
+        let answer = format!("HTTP/1.1{answer}");
+        assert_eq!(refusal(&answer), (400, "invalid_request".into()), "{server}");
+        assert!(says_close(&answer), "{server}: {answer}");
     }
 }
 

@@ -14,6 +14,11 @@ use crate::support::{Act, Backend, TestGateway};
 /// More than is read of a body that nobody wants, and than sockets hold.
 const LARGE: usize = 6 * 1024 * 1024;
 
+const WANTED: &str =
+    "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                        upgrade: websocket\r\n\r\nhello";
+
 /// A backend whose connections the test answers itself, and a gateway in front of it.
 async fn by_hand() -> (TcpListener, TestGateway) {
     let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -172,15 +177,59 @@ async fn a_backends_own_answer_without_a_word_stays_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_only_looks_like_an_answer_to_nonsense_goes_through_as_it_is() {
+    let (backend, gateway) = by_hand().await;
+    let bare = "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\
+                date: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n";
+    let length = bare.len();
+    for (head, end) in [
+        (format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n"), "\r\n\r\n"),
+        (format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\nhello", 5 + length), "hello"),
+        (SWITCHED.to_owned(), "hello"),
+    ] {
+        let mut client = asks(gateway.address, WANTED).await;
+        let mut stream = heard_by(&backend).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        client.hears_until(end).await;
+        stream.write_all(bare.as_bytes()).await.unwrap();
+        assert_eq!(client.hears_until("\r\n\r\n").await, bare, "{head}");
+        drop(stream);
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_whose_backend_closes_before_it_reads_loses_nothing() {
+    let (backend, gateway) = by_hand().await;
+    let mut client = asks(gateway.address, WANTED).await;
+    let mut stream = heard_by(&backend).await;
+    stream.write_all(SWITCHED.as_bytes()).await.unwrap();
+    client.hears_until("hello").await;
+    let speaking = async {
+        client.says(vec![b'x'; LARGE]).await;
+        client.finishes().await;
+        assert_eq!(client.hears_a_goodbye().await, "");
+    };
+    let listening = async {
+        // Much is under way by now, and more is waiting.
+        let mut some = vec![0; 32 * 1024];
+        while stream.peek(&mut some).await.unwrap() < some.len() {
+            tokio::task::yield_now().await;
+        }
+        stream.shutdown().await.unwrap();
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard.len(), LARGE);
+    };
+    tokio::join!(speaking, listening);
+}
+
+#[tokio::test]
 async fn a_tunnel_closes_one_way_at_a_time() {
     let (backend, gateway) = by_hand().await;
-    let wanted = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
-    let switched = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
-                     upgrade: websocket\r\n\r\nhello";
 
-    let mut client = asks(gateway.address, wanted).await;
+    let mut client = asks(gateway.address, WANTED).await;
     let mut stream = heard_by(&backend).await;
-    stream.write_all(switched).await.unwrap();
+    stream.write_all(SWITCHED.as_bytes()).await.unwrap();
     client.hears_until("hello").await;
     client.says("the last word").await;
     client.finishes().await;
@@ -191,9 +240,9 @@ async fn a_tunnel_closes_one_way_at_a_time() {
     drop(stream);
     assert_eq!(client.hears_a_goodbye().await, "is not the answer");
 
-    let mut client = asks(gateway.address, wanted).await;
+    let mut client = asks(gateway.address, WANTED).await;
     let mut stream = heard_by(&backend).await;
-    stream.write_all(switched).await.unwrap();
+    stream.write_all(SWITCHED.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     client.hears_until("hello").await;
     client.says("still here").await;
