@@ -9,7 +9,7 @@ use hyper::http::request;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Response, StatusCode, Uri, Version};
 
-use crate::web::{self, REQUEST_ID};
+use crate::web::{self, REQUEST_ID, list};
 
 use super::answer::Refusal;
 use super::upgrade;
@@ -85,7 +85,7 @@ pub fn strip(headers: &mut HeaderMap) {
     if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
         return;
     }
-    let named: Vec<HeaderName> = connection_options(headers)
+    let named: Vec<HeaderName> = list::items(headers, &CONNECTION)
         .filter(|option| !["keep-alive", "close"].contains(option))
         .filter_map(|option| option.parse().ok())
         .filter(|name| !END_TO_END.contains(name))
@@ -153,12 +153,6 @@ pub fn fit<B>(
         headers.remove(CONTENT_LENGTH);
     }
     Ok(())
-}
-
-/// What a message says of the connection that it came on.
-pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let lines = headers.get_all(CONNECTION).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim)
 }
 
 /// HTTP/2 may split cookies into lines; HTTP/1.1 has one (RFC 9113, 8.2.3).

@@ -13,6 +13,8 @@ use hyper::header::{InvalidHeaderName, InvalidHeaderValue, TRANSFER_ENCODING};
 use hyper::http::request;
 use hyper::{Method, Response, StatusCode, Version};
 
+use crate::web::list;
+
 use super::headers;
 
 /// The most headers that an answer may have, and the most trailers.
@@ -133,17 +135,11 @@ pub fn read_head(bytes: &mut Bytes, method: &Method) -> Result<Option<Head>, Mal
         response.extensions_mut().insert(reason);
     }
     let rest = rest_after(method, status, is_http_11, response.headers())?;
-    let says_close = || {
-        let mut lines = response.headers().get_all(CONNECTION).iter();
-        lines.any(|line| line.as_bytes().split(|byte| *byte == b',').any(is_close))
-    };
+    let says_close =
+        || list::items(response.headers(), &CONNECTION).any(|it| it.eq_ignore_ascii_case("close"));
     let keeps_open = is_http_11 && rest != Rest::UntilClosed && !says_close();
     *response.body_mut() = Decoder(rest);
     Ok(Some(Head { response, keeps_open }))
-}
-
-fn is_close(option: &[u8]) -> bool {
-    option.trim_ascii().eq_ignore_ascii_case(b"close")
 }
 
 /// The headers that were found in `whole`.
@@ -212,83 +208,51 @@ impl Decoder {
     /// Takes the next part of the body from the front of `bytes`; none if the body is over or
     /// more bytes are needed.
     pub fn next(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Malformed> {
-        loop {
-            match &mut self.0 {
-                Rest::Nothing => return Ok(None),
-                Rest::Bytes(_) | Rest::UntilClosed | Rest::Chunks(Chunk::Bytes(_))
-                    if bytes.is_empty() =>
-                {
-                    return Ok(None);
+        match &mut self.0 {
+            Rest::Nothing => Ok(None),
+            Rest::Bytes(_) | Rest::UntilClosed if bytes.is_empty() => Ok(None),
+            Rest::UntilClosed => Ok(Some(Frame::data(std::mem::take(bytes)))),
+            Rest::Bytes(left) => {
+                let data = take(bytes, left);
+                if *left == 0 {
+                    self.0 = Rest::Nothing;
                 }
-                Rest::UntilClosed => return Ok(Some(Frame::data(std::mem::take(bytes)))),
-                Rest::Bytes(left) => {
+                Ok(Some(Frame::data(data)))
+            }
+            Rest::Chunks(_) => self.next_of_chunks(bytes),
+        }
+    }
+
+    fn next_of_chunks(&mut self, bytes: &mut Bytes) -> Result<Option<Frame<Bytes>>, Malformed> {
+        while let Rest::Chunks(chunk) = &mut self.0 {
+            *chunk = match chunk {
+                Chunk::Bytes(_) if bytes.is_empty() => return Ok(None),
+                Chunk::Bytes(left) => {
                     let data = take(bytes, left);
-                    if *left == 0 {
+                    // Mostly the end is here too: then whoever takes the data knows of it.
+                    if *left == 0 && bytes.starts_with(END_AFTER_A_CHUNK) {
+                        bytes.advance(END_AFTER_A_CHUNK.len());
                         self.0 = Rest::Nothing;
+                    } else if *left == 0 {
+                        *chunk = Chunk::End;
                     }
                     return Ok(Some(Frame::data(data)));
                 }
-                Rest::Chunks(Chunk::Bytes(left)) => {
-                    let data = take(bytes, left);
-                    if *left == 0 {
-                        self.0 = Rest::Chunks(Chunk::End);
-                        // Mostly the end is here too: then whoever takes the data knows of it.
-                        if bytes.starts_with(END_AFTER_A_CHUNK) {
-                            bytes.advance(END_AFTER_A_CHUNK.len());
-                            self.0 = Rest::Nothing;
-                        }
-                    }
-                    return Ok(Some(Frame::data(data)));
-                }
-                Rest::Chunks(Chunk::End) => {
-                    if bytes.starts_with(LINE_END) {
-                        bytes.advance(LINE_END.len());
-                        self.0 = Rest::Chunks(Chunk::Size);
-                    } else if LINE_END.starts_with(bytes) {
-                        return Ok(None);
-                    } else {
-                        return Err(Malformed("a chunk is longer than it says"));
-                    }
-                }
-                Rest::Chunks(Chunk::Size) => {
-                    let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
-                    if end > CHUNK_LINE_LIMIT {
-                        return Err(Malformed("a chunk's line is too long"));
-                    }
-                    if end == bytes.len() {
-                        return Ok(None);
-                    }
-                    let size = bytes[..end].strip_suffix(b"\r").and_then(chunk_size);
-                    bytes.advance(end + 1);
-                    self.0 = Rest::Chunks(match size {
-                        Some(0) => Chunk::Trailers,
-                        Some(size) => Chunk::Bytes(size),
-                        None => return Err(Malformed("a chunk has no valid size")),
-                    });
-                }
-                Rest::Chunks(Chunk::Trailers) => {
-                    let front = bytes.clone();
-                    let mut trailers = [httparse::EMPTY_HEADER; MOST_HEADERS];
-                    let (length, trailers) = match httparse::parse_headers(&front, &mut trailers) {
-                        Ok(Status::Complete(parsed)) if parsed.0 <= TRAILERS_LIMIT => parsed,
-                        Ok(Status::Partial) if front.len() <= TRAILERS_LIMIT => return Ok(None),
-                        Ok(_) => return Err(Malformed("the trailers are too large")),
-                        Err(_) => return Err(Malformed("the trailers are not valid")),
-                    };
-                    let mut lines = front[..length].split_inclusive(|byte| *byte == b'\n');
-                    if !lines.all(|line| line.ends_with(LINE_END)) {
-                        return Err(Malformed("the trailers are not valid"));
-                    }
-                    let mut trailers = map(trailers, &front)?;
-                    headers::strip(&mut trailers);
-                    // That the body is over has been settled, whatever they say of its length.
-                    trailers.remove(CONTENT_LENGTH);
-                    bytes.advance(length);
+                Chunk::End if take_line_end(bytes)? => Chunk::Size,
+                Chunk::End => return Ok(None),
+                Chunk::Size => match take_size(bytes)? {
+                    None => return Ok(None),
+                    Some(0) => Chunk::Trailers,
+                    Some(size) => Chunk::Bytes(size),
+                },
+                Chunk::Trailers => {
+                    let Some(trailers) = take_trailers(bytes)? else { return Ok(None) };
                     self.0 = Rest::Nothing;
                     return Ok((!trailers.is_empty()).then(|| Frame::trailers(trailers)));
                 }
-            }
+            };
         }
+        Ok(None)
     }
 
     /// No more bytes will come. Returns whether the body is whole.
@@ -312,6 +276,54 @@ impl Decoder {
             Rest::Chunks(_) | Rest::UntilClosed => SizeHint::default(),
         }
     }
+}
+
+/// Takes the line end after a chunk from the front of `bytes`, if it is there.
+fn take_line_end(bytes: &mut Bytes) -> Result<bool, Malformed> {
+    if bytes.starts_with(LINE_END) {
+        bytes.advance(LINE_END.len());
+        Ok(true)
+    } else if LINE_END.starts_with(bytes) {
+        Ok(false)
+    } else {
+        Err(Malformed("a chunk is longer than it says"))
+    }
+}
+
+/// Takes the line in front of a chunk from the front of `bytes`, if all of it is there.
+fn take_size(bytes: &mut Bytes) -> Result<Option<u64>, Malformed> {
+    let end = memchr::memchr(b'\n', bytes).unwrap_or(bytes.len());
+    if end > CHUNK_LINE_LIMIT {
+        return Err(Malformed("a chunk's line is too long"));
+    }
+    if end == bytes.len() {
+        return Ok(None);
+    }
+    let size = bytes[..end].strip_suffix(b"\r").and_then(chunk_size);
+    bytes.advance(end + 1);
+    size.map(Some).ok_or(Malformed("a chunk has no valid size"))
+}
+
+/// Takes the trailers from the front of `bytes`, if all of them are there.
+fn take_trailers(bytes: &mut Bytes) -> Result<Option<HeaderMap>, Malformed> {
+    let front = bytes.clone();
+    let mut trailers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+    let (length, trailers) = match httparse::parse_headers(&front, &mut trailers) {
+        Ok(Status::Complete(parsed)) if parsed.0 <= TRAILERS_LIMIT => parsed,
+        Ok(Status::Partial) if front.len() <= TRAILERS_LIMIT => return Ok(None),
+        Ok(_) => return Err(Malformed("the trailers are too large")),
+        Err(_) => return Err(Malformed("the trailers are not valid")),
+    };
+    let mut lines = front[..length].split_inclusive(|byte| *byte == b'\n');
+    if !lines.all(|line| line.ends_with(LINE_END)) {
+        return Err(Malformed("the trailers are not valid"));
+    }
+    let mut trailers = map(trailers, &front)?;
+    headers::strip(&mut trailers);
+    // That the body is over has been settled, whatever they say of its length.
+    trailers.remove(CONTENT_LENGTH);
+    bytes.advance(length);
+    Ok(Some(trailers))
 }
 
 /// Takes what there is of `left` bytes from the front of `bytes`.

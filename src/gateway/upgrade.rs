@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Body;
-use hyper::header::{HeaderMap, HeaderValue, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Request, Version};
 use hyper_util::rt::TokioIo;
@@ -17,9 +17,9 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Watch, Watched};
+use crate::web::list::{items, items_of};
 
 use super::client::{Connection, Place};
-use super::headers;
 use super::observe::Record;
 
 /// The protocols that a request offers to go on with, if it may: those of HTTP/1.1 and without a
@@ -38,8 +38,8 @@ pub fn choice(
     offered: Option<&HeaderValue>,
 ) -> Result<HeaderValue, &'static str> {
     let offered = offered.ok_or("101 to a request that asked for nothing of the kind")?;
-    let is_offered = |it: &str| items(offered).any(|offered| offered.eq_ignore_ascii_case(it));
-    if !answer.get_all(UPGRADE).iter().flat_map(items).all(is_offered) {
+    let is_offered = |it: &str| items_of(offered).any(|offered| offered.eq_ignore_ascii_case(it));
+    if !items(answer, &UPGRADE).all(is_offered) {
         return Err("101 to a protocol that was not offered");
     }
     protocols(answer).filter(|_| switches(answer)).ok_or("101 without a protocol to switch to")
@@ -54,8 +54,8 @@ pub fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
     };
     let is_plain =
         |it: &&str| it.bytes().all(|it| it.is_ascii_graphic() && !b"\"(),;".contains(&it));
-    let listed = headers.get_all(UPGRADE).iter().flat_map(items);
-    let passed: Vec<&str> = listed.filter(|it| !is_http(it) && is_plain(it)).collect();
+    let passed: Vec<&str> =
+        items(headers, &UPGRADE).filter(|it| !is_http(it) && is_plain(it)).collect();
     if passed.is_empty() {
         return None;
     }
@@ -64,13 +64,7 @@ pub fn protocols(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Whether a message says that its connection is to be switched.
 fn switches(headers: &HeaderMap) -> bool {
-    headers::connection_options(headers).any(|it| it.eq_ignore_ascii_case("upgrade"))
-}
-
-/// The items of a list, of which empty ones are none (RFC 9110, 5.6.1).
-fn items(list: &HeaderValue) -> impl Iterator<Item = &str> {
-    let items = list.to_str().unwrap_or_default().split(',');
-    items.map(|it| it.trim_matches([' ', '\t'])).filter(|it| !it.is_empty())
+    items(headers, &CONNECTION).any(|it| it.eq_ignore_ascii_case("upgrade"))
 }
 
 /// Both ends of a tunnel, once the client has its 101.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use ::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
 };
-use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use ::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -16,6 +16,8 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use sha2::{Digest, Sha256};
+
+use super::list::items;
 
 /// What is shorter fits into a packet or two as it is, in bytes.
 const WORTH_COMPRESSING: usize = 1024;
@@ -136,17 +138,14 @@ fn quality(parameter: &str) -> f32 {
 
 /// Whether the client has what is tagged so already, by weak comparison (RFC 9110, 13.1.2).
 fn is_among(headers: &HeaderMap, tag: &str) -> bool {
+    // A tag of ours has no comma in it.
     items(headers, &IF_NONE_MATCH).any(|it| it == "*" || it.trim_start_matches("W/") == tag)
-}
-
-/// The items of all lines of a list; a tag of ours has no comma in it.
-fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).map(str::trim).filter(|item| !item.is_empty())
 }
 
 #[cfg(test)]
 mod tests {
+    use ::http::HeaderName;
+
     use super::*;
 
     fn representation(length: usize) -> Representation {

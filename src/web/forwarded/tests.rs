@@ -4,13 +4,13 @@ use super::*;
 
 /// What a request with `given` headers from `peer` becomes: the client's address, and
 /// X-Forwarded-For, -Proto, -Host and Forwarded.
-fn rewritten(peer: &str, given: &[(&'static str, &str)]) -> [String; 5] {
+fn rewritten<V: AsRef<[u8]>>(peer: &str, given: &[(&'static str, V)]) -> [String; 5] {
     let trusted = ["10.0.0.0/8", "fd00::/8"].map(|it| it.parse().unwrap());
     let trusted = Trusted::new(trusted.into());
     let mut headers = HeaderMap::new();
     headers.insert(HOST, HeaderValue::from_static("shop"));
     for (name, value) in given {
-        headers.append(*name, value.parse().unwrap());
+        headers.append(*name, HeaderValue::from_bytes(value.as_ref()).unwrap());
     }
     let peer = Peer::new(SocketAddr::new(peer.parse().unwrap(), 1), "http", &trusted);
     let client = peer.rewrite(&mut headers, &trusted).address;
@@ -241,6 +241,29 @@ fn scheme_and_host_are_those_of_the_step_whose_address_is_the_clients() {
     }
     let both = [("forwarded", "for=192.0.2.1;proto=http"), ("x-forwarded-proto", "https")];
     assert_eq!(rewritten("10.0.0.1", &both)[2], "https");
+}
+
+#[test]
+fn what_is_no_text_takes_nothing_else_along() {
+    for (given, told) in [
+        (&[("x-forwarded-for", &b"\xe9, 192.0.2.1"[..])][..], ["192.0.2.1", "http", "shop"]),
+        (&[("x-forwarded-for", b"192.0.2.1, \xe9")], ["10.0.0.1", "http", "shop"]),
+        (
+            &[("forwarded", b"for=\"\xe9\", for=192.0.2.1;proto=https;host=merch.example")],
+            ["192.0.2.1", "https", "merch.example"],
+        ),
+        (
+            &[
+                ("x-forwarded-for", b"6.6.6.6, 192.0.2.1"),
+                ("x-forwarded-proto", b"\xe9, https"),
+                ("x-forwarded-host", b"\xe9, merch.example"),
+            ],
+            ["192.0.2.1", "https", "merch.example"],
+        ),
+    ] {
+        let [client, _, proto, host, _] = rewritten("10.0.0.1", given);
+        assert_eq!([client, proto, host], told, "{given:?}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use ::http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
 use super::{FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use crate::web::list;
 use crate::web::target::is_host;
 
 /// What was said, by the nearest proxy first. Each proxy adds to the lists, so that those of one
@@ -39,7 +40,7 @@ impl<'a> Told<'a> {
 
     fn by_elements(elements: impl Iterator<Item = &'a str>) -> Told<'a> {
         let mut told = Told::default();
-        for element in elements.filter(|it| split(it, ';').next().is_some()) {
+        for element in elements.filter(|it| split(it.as_bytes(), b';').next().is_some()) {
             let element = Element::read(element).unwrap_or_default();
             told.addresses.push(element.node.as_deref().and_then(node));
             told.schemes.push(element.scheme.unwrap_or_default());
@@ -92,7 +93,7 @@ impl<'a> Element<'a> {
     /// None if a pair is not well-formed, or is there twice.
     fn read(text: &'a str) -> Option<Element<'a>> {
         let mut element = Element::default();
-        for pair in split(text, ';') {
+        for pair in split(text.as_bytes(), b';') {
             let (name, value) = pair.split_once('=')?;
             let place = match name.to_ascii_lowercase().as_str() {
                 "for" => &mut element.node,
@@ -110,38 +111,37 @@ impl<'a> Element<'a> {
 
 /// The items of all lines of header `name`, the last first.
 fn items<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    // What is no text is no address either.
-    let lines = headers.get_all(name).iter().rev();
-    lines.flat_map(|line| split(line.to_str().unwrap_or("unreadable"), ','))
+    headers.get_all(name).into_iter().rev().flat_map(|line| split(line.as_bytes(), b','))
 }
 
-/// The parts of `text` between `separator`s that are not in quotes, without blanks around them,
+/// The parts of `bytes` between `separator`s that are not in quotes, without blanks around them,
 /// the last first; empty ones are none (RFC 9110, 5.6.1). It is read from the right, where the
-/// nearest proxy wrote: no quote that stands before can swallow its words.
-fn split(text: &str, separator: char) -> impl Iterator<Item = &str> {
-    let mut left = Some(text);
+/// nearest proxy wrote: nothing that stands before can swallow its words, be it a quote or what
+/// is no text.
+fn split(bytes: &[u8], separator: u8) -> impl Iterator<Item = &str> {
+    let mut left = Some(bytes);
     let parts = std::iter::from_fn(move || {
-        let text = left?;
-        match last_separator(text.as_bytes(), separator as u8) {
+        let bytes = left?;
+        match last_separator(bytes, separator) {
             Some(at) => {
-                left = Some(&text[..at]);
-                Some(&text[at + 1..])
+                left = Some(&bytes[..at]);
+                Some(&bytes[at + 1..])
             }
             None => left.take(),
         }
     });
-    parts.map(|part| part.trim_matches([' ', '\t'])).filter(|part| !part.is_empty())
+    parts.map(<[u8]>::trim_ascii).filter(|part| !part.is_empty()).map(list::text)
 }
 
-fn last_separator(text: &[u8], separator: u8) -> Option<usize> {
+fn last_separator(bytes: &[u8], separator: u8) -> Option<usize> {
     let is_escaped = |at: usize| {
-        let escapes = text[..at].iter().rev().take_while(|byte| **byte == b'\\');
+        let escapes = bytes[..at].iter().rev().take_while(|byte| **byte == b'\\');
         escapes.count() % 2 == 1
     };
     let mut quoted = false;
-    (0..text.len()).rev().find(|at| {
-        quoted ^= text[*at] == b'"' && !is_escaped(*at);
-        text[*at] == separator && !quoted
+    (0..bytes.len()).rev().find(|at| {
+        quoted ^= bytes[*at] == b'"' && !is_escaped(*at);
+        bytes[*at] == separator && !quoted
     })
 }
 

@@ -1,5 +1,8 @@
 //! What becomes of the heads of requests and answers.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
 use crate::support::backend::ok;
 use crate::support::gateway::{body, header};
 use crate::support::raw::{Raw, status};
@@ -49,6 +52,24 @@ async fn what_belongs_to_the_clients_connection_ends_with_it() {
         assert_eq!(header(&heard, name), None, "{heard}");
     }
     assert_eq!(header(&heard, "x-end"), Some("c"));
+}
+
+#[tokio::test]
+async fn what_is_no_text_in_connection_keeps_nothing_else_of_it_from_ending_there() {
+    let answer =
+        b"HTTP/1.1 200 OK\r\nconnection: \xe9, x-hop\r\nx-hop: a\r\ncontent-length: 2\r\n\r\nok";
+    let backend = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gateway = TestGateway::at(&[backend.local_addr().unwrap()], |_| ()).await;
+    let mut client = Raw::connect(gateway.address).await;
+    client.says(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: X-Hop, \xe9\r\nx-hop: a\r\n\r\n").await;
+    let mut stream = backend.accept().await.unwrap().0;
+    let mut heard = Vec::new();
+    while !heard.ends_with(b"\r\n\r\n") {
+        assert_ne!(stream.read_buf(&mut heard).await.unwrap(), 0);
+    }
+    stream.write_all(answer).await.unwrap();
+    assert_eq!(header(&String::from_utf8(heard).unwrap(), "x-hop"), None);
+    assert_eq!(header(&client.hears_until("ok").await, "x-hop"), None);
 }
 
 #[tokio::test]
