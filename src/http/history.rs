@@ -33,7 +33,7 @@ pub struct HistoryQuery {
     #[param(minimum = 1, maximum = 100, default = 50, nullable = false)]
     #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before; empty or left out: the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
 }
@@ -72,9 +72,9 @@ pub async fn history(
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(bad_query());
     }
-    let before = match query.cursor {
-        Some(cursor) => Cursor::parse(&cursor).ok_or_else(bad_query)?,
-        None => Cursor::NEWEST,
+    let before = match query.cursor.as_deref() {
+        None | Some("") => Cursor::NEWEST,
+        Some(cursor) => Cursor::parse(cursor).ok_or_else(bad_query)?,
     };
 
     let page = shop.database.history_page_fetch(&owner, before.0, limit).await?;

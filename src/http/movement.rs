@@ -141,17 +141,22 @@ entry! {
 pub async fn movement(
     State(shop): State<Arc<Shop>>,
     Authenticated(owner): Authenticated,
-    number: Result<Path<i64>, PathRejection>,
+    number: Result<Path<String>, PathRejection>,
 ) -> Result<Json<MovementEntry>, ApiError> {
-    // What is no number is the number of nothing.
-    let Path(number) = number.map_err(|_| ApiError::NoMovement)?;
-    match shop.database.history_fetch(&owner, LogNumber(number)).await? {
+    let number = number.ok().and_then(|Path(text)| number_of(&text)).ok_or(ApiError::NoMovement)?;
+    match shop.database.history_fetch(&owner, number).await? {
         Some(movement) => Ok(Json(movement.into())),
         None => {
             super::history::make_sure_of(&shop, &owner).await?;
             Err(ApiError::NoMovement)
         }
     }
+}
+
+/// The number that `text` spells as entries do: any other spelling is the number of nothing.
+fn number_of(text: &str) -> Option<LogNumber> {
+    let number = text.parse().ok().filter(|number: &i64| number.to_string() == text);
+    number.map(LogNumber)
 }
 
 /// What all entries have.

@@ -144,13 +144,10 @@ async fn a_bad_limit_or_cursor_is_refused() {
         "limit=%",
         "limit=5?",
         "limit[]=5&limit=x",
-        "cursor",
-        "cursor=&limit=5",
         "cursor=a&cursor=a",
         "cursor=%",
         "cursor=%zz",
         "limit=1&limit=2",
-        "cursor=",
         "cursor=7",
         "cursor=AAAA",
         "cursor=not%20base64!",
@@ -161,6 +158,19 @@ async fn a_bad_limit_or_cursor_is_refused() {
         let reply = alice.gets(&format!("/api/history?{query}")).await;
         assert_eq!(reply.status, 400, "{query}");
         reply.is_error(400, "invalid_request");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_cursor_is_the_first_page() {
+    let shop = TestShop::open().await;
+    let alice = shop.logs_in("alice").await;
+    shop.logs_in("bob").await;
+    alice.sends("bob", 1).await.is_done();
+    let first = alice.gets("/api/history?limit=1").await.json();
+    for query in ["cursor=&limit=1", "limit=1&cursor=", "limit=1&cursor"] {
+        let reply = alice.gets(&format!("/api/history?{query}")).await;
+        assert_eq!(reply.json(), first, "{query}");
     }
 }
 
@@ -273,6 +283,11 @@ async fn a_movement_has_an_address_which_both_sides_can_look_at_and_others_canno
         (&alice, "/api/history/9223372036854775808"),
         (&alice, "/api/history/four"),
         (&alice, "/api/history/4.0"),
+        (&alice, "/api/history/+4"),
+        (&alice, "/api/history/%2B4"),
+        (&alice, "/api/history/04"),
+        (&alice, "/api/history/-0"),
+        (&alice, "/api/history/%FF"),
     ] {
         person.gets(path).await.is_error(404, "not_found");
     }

@@ -104,7 +104,7 @@ pub struct PageQuery {
     #[param(minimum = 1, maximum = 100, default = 50, nullable = false)]
     #[serde(default, deserialize_with = "digits")]
     limit: Option<u16>,
-    /// `nextCursor` of the page before.
+    /// `nextCursor` of the page before; empty or left out: the first page.
     #[param(nullable = false)]
     cursor: Option<String>,
 }
@@ -236,7 +236,8 @@ async fn list(
     if !(1..=MAX_PAGE).contains(&most) {
         return Err(bad_query());
     }
-    let after = query.cursor.map(|cursor| own.client(&cursor)).transpose();
+    let cursor = query.cursor.filter(|cursor| !cursor.is_empty());
+    let after = cursor.map(|cursor| own.client(&cursor)).transpose();
     let after = after.map_err(|_| bad_query())?;
     let (page, more) = own.page(after.as_ref(), most.into()).await?;
     let last = page.last().filter(|_| more);
