@@ -16,6 +16,10 @@ pub enum Refusal {
     Ambiguous(&'static str),
     /// Its head is not taken for one.
     Unfit(Unfit),
+    /// Its target alone is longer than `gateway.header_limit`.
+    TargetTooLong,
+    /// Its head is longer than `gateway.header_limit`.
+    HeadTooLarge,
     /// It came in plain HTTP where HTTPS is spoken.
     NotHttps,
     /// CONNECT and TRACE are not passed on.
@@ -51,6 +55,8 @@ impl Refusal {
             Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::NotHttps | Refusal::BodyBroken => {
                 StatusCode::BAD_REQUEST
             }
+            Refusal::TargetTooLong => StatusCode::URI_TOO_LONG,
+            Refusal::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Refusal::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Loop => StatusCode::LOOP_DETECTED,
@@ -66,6 +72,8 @@ impl Refusal {
     fn code(self) -> &'static str {
         match self {
             Refusal::Ambiguous(_) | Refusal::Unfit(_) | Refusal::BodyBroken => "invalid_request",
+            Refusal::TargetTooLong => "uri_too_long",
+            Refusal::HeadTooLarge => "head_too_large",
             Refusal::NotHttps => "https_required",
             Refusal::MethodNotAllowed => "method_not_allowed",
             Refusal::NotFound => "not_found",
@@ -88,6 +96,8 @@ impl Refusal {
             Refusal::Ambiguous("max-forwards") => "Max-Forwards is not one whole number",
             Refusal::Ambiguous(_) => "the request is not well-formed HTTP/1.1",
             Refusal::Unfit(why) => why.message(),
+            Refusal::TargetTooLong => "the request's target is too long",
+            Refusal::HeadTooLarge => "the request's headers are too many or too long",
             Refusal::NotHttps => "HTTPS is spoken here, and this came in plain HTTP",
             Refusal::MethodNotAllowed => "this method is not passed on",
             Refusal::NotFound => "no such path",

@@ -59,6 +59,24 @@ pub fn admit(head: &mut request::Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Refuses a head of HTTP/2 that would be longer than `limit` bytes in HTTP/1.1, where hyper sees to
+/// it. Until here there is room for several times that, so that there is somebody to answer.
+pub fn measure(head: &request::Parts, limit: usize) -> Result<(), Refusal> {
+    if head.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    let target = head.uri.path_and_query().map_or(0, |it| it.as_str().len());
+    if target > limit {
+        return Err(Refusal::TargetTooLong);
+    }
+    let host = head.uri.authority().map_or(0, |it| it.as_str().len());
+    let line = |(name, value): (&HeaderName, &HeaderValue)| {
+        name.as_str().len() + ": ".len() + value.len() + "\r\n".len()
+    };
+    let length = target + host + head.headers.iter().map(line).sum::<usize>();
+    if length > limit { Err(Refusal::HeadTooLarge) } else { Ok(()) }
+}
+
 /// Leaves the host that the request is for in `Host`, and nothing but a path in the target.
 fn settle_host(head: &mut request::Parts) {
     let Some(authority) = head.uri.authority() else { return };

@@ -29,6 +29,9 @@ use super::wire::{Agreed, Inspector, Verdict};
 /// Requests under way on one HTTP/2 connection.
 const STREAMS: u32 = 128;
 
+/// How many times longer than its limit a head of HTTP/2 may be and still get an answer in words.
+const HEAD_ROOM: usize = 4;
+
 /// How long a handshake may still take that is under way when everything ends.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
@@ -168,7 +171,9 @@ fn http(options: LinkOptions) -> auto::Builder<TokioExecutor> {
     http.http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
-        .max_header_list_size(options.header_limit.try_into().unwrap_or(u32::MAX))
+        .max_header_list_size(
+            options.header_limit.saturating_mul(HEAD_ROOM).try_into().unwrap_or(u32::MAX),
+        )
         // Clients that are gone, or do not read, are noticed.
         .keep_alive_interval(options.header_timeout)
         .keep_alive_timeout(options.header_timeout);

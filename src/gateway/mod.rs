@@ -89,6 +89,7 @@ impl Gateway {
             trusted: Trusted::new(config.trusted_proxies.iter().map(|it| it.0).collect()),
             cors,
             hidden: Paths::new(config.hidden_paths.clone()),
+            header_limit: config.header_limit,
             body_limit: config.body_limit,
             body_timeout: config.body_timeout,
             drop_underscore_headers: config.drop_underscore_headers,

@@ -1,6 +1,7 @@
 //! One request's way through: looked at, counted against its client's limit, given to a
 //! backend.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use hyper::{Request, Response, StatusCode, Version};
 
 use crate::accept::{self, Activity};
 use crate::lifecycle::Lifecycle;
-use crate::limits::Gate;
+use crate::limits::{Decision, Gate};
 use crate::web::cors::{self, Cors};
 use crate::web::forwarded::{Peer, Trusted};
 use crate::web::{REQUEST_ID, path};
@@ -42,6 +43,8 @@ pub struct ProxyOptions {
     pub cors: Option<Cors>,
     /// What clients cannot reach.
     pub hidden: Paths,
+    /// The largest head, in bytes.
+    pub header_limit: usize,
     /// The largest body, in bytes.
     pub body_limit: u64,
     /// How long a small body may take.
@@ -85,6 +88,9 @@ pub struct Link {
 /// A client's end of a tunnel, and what it offers to speak through it.
 type Upgrade = (OnUpgrade, HeaderValue);
 
+/// A backend's answer, and the connection that its body comes on.
+type Answered = (Response<Decoder>, Box<Connection>);
+
 impl Proxy {
     /// Passes requests that `gate` lets through on by `forwarder`, until `lifecycle` ends.
     pub fn new(
@@ -117,13 +123,7 @@ impl Proxy {
         let upgrade = wanted_upgrade(&mut request);
         let (mut head, incoming) = request.into_parts();
         let target = (head.method.clone(), head.uri.clone());
-        let admitted = if link.verdict.is_ambiguous() {
-            Err(Refusal::Ambiguous(""))
-        } else if link.is_misled {
-            Err(Refusal::NotHttps)
-        } else {
-            proxy.admit(&mut head)
-        };
+        let admitted = link.admit(&mut head, &incoming);
         let client = link.peer.rewrite(&mut head.headers, proxy.trusted());
         let id = headers::request_id(&mut head.headers);
         let mut record = Record::new(
@@ -135,29 +135,16 @@ impl Proxy {
             link.activity.begin(),
         );
         let origin = proxy.options.cors.as_ref().map(|cors| cors.origin(&head.headers));
-        let mut decision = None;
-        let answered = match admitted.and_then(|()| proxy.own_answer(&mut head)) {
-            Err(refusal) => Err(refusal),
+        let (answered, decision) = match admitted.and_then(|()| proxy.own_answer(&mut head)) {
+            Err(refusal) => (Err(refusal), None),
             Ok(Some(own)) => return proxy.answer(own, record),
             Ok(None) => {
-                decision = proxy.gate.check(client.address, &head.headers).await;
-                match &decision {
-                    Some(decision) if !decision.allowed => Err(Refusal::RateLimited),
-                    _ => proxy.pass_on(head, incoming, upgrade.as_ref(), &mut record).await,
-                }
+                proxy.ask(client.address, head, incoming, upgrade.as_ref(), &mut record).await
             }
         };
         let mut response = match answered {
             Err(refusal) => proxy.refuse(refusal, record, is_http1, origin),
-            Ok((response, connection)) => match upgrade {
-                Some((client, _)) if switches(&response) => {
-                    link.tunnel(client, response, connection, record)
-                }
-                _ => {
-                    record.answered(response.status());
-                    response.map(|decoder| ResponseBody::backend(decoder, connection, record))
-                }
-            },
+            Ok((response, connection)) => link.answer(response, connection, upgrade, record),
         };
         if let Some(decision) = decision {
             decision.write_headers(response.headers_mut());
@@ -169,13 +156,17 @@ impl Proxy {
         response
     }
 
-    /// Makes the head of a request fit for a backend, or says why it is not passed on.
-    fn admit(&self, head: &mut request::Parts) -> Result<(), Refusal> {
+    /// Makes the head of a request fit for a backend, or says why the request is not passed on.
+    fn admit(&self, head: &mut request::Parts, body: &impl Body) -> Result<(), Refusal> {
+        headers::measure(head, self.options.header_limit)?;
         let version = head.version;
         if self.options.drop_underscore_headers {
             headers::drop_underscores(&mut head.headers);
         }
         headers::admit(head)?;
+        if body.size_hint().lower() > self.options.body_limit {
+            return Err(Refusal::BodyTooLarge);
+        }
         self.via.mark_request(&mut head.headers, version)
     }
 
@@ -192,17 +183,31 @@ impl Proxy {
         Ok(if via::may_forward(head)? { None } else { Some(Own::Options) })
     }
 
-    /// Gives an admitted request to a backend, if its client and its body are within limits.
+    /// Gives an admitted request to a backend, if `client` is within its limit, and says what came
+    /// of both.
+    async fn ask(
+        &self,
+        client: IpAddr,
+        head: request::Parts,
+        incoming: accept::Arriving,
+        upgrade: Option<&Upgrade>,
+        record: &mut Record,
+    ) -> (Result<Answered, Refusal>, Option<Decision>) {
+        let decision = self.gate.check(client, &head.headers).await;
+        let answered = match &decision {
+            Some(decision) if !decision.allowed => Err(Refusal::RateLimited),
+            _ => self.pass_on(head, incoming, upgrade, record).await,
+        };
+        (answered, decision)
+    }
+
     async fn pass_on(
         &self,
         mut head: request::Parts,
         incoming: accept::Arriving,
         upgrade: Option<&Upgrade>,
         record: &mut Record,
-    ) -> Result<(Response<Decoder>, Box<Connection>), Refusal> {
-        if incoming.size_hint().lower() > self.options.body_limit {
-            return Err(Refusal::BodyTooLarge);
-        }
+    ) -> Result<Answered, Refusal> {
         headers::frame(&mut head, &incoming);
         if let Some((_, protocols)) = upgrade {
             headers::insert_upgrade(&mut head.headers, protocols.clone());
@@ -284,6 +289,37 @@ impl Link {
     /// What the connection has become once it is done with HTTP, if it is a tunnel.
     pub fn take_tunnel(&self) -> Option<Tunnel> {
         self.becomes(None)
+    }
+
+    /// Makes the head of a request that came on it fit for a backend, or says why the request is
+    /// not passed on.
+    fn admit(&self, head: &mut request::Parts, body: &impl Body) -> Result<(), Refusal> {
+        if self.verdict.is_ambiguous() {
+            Err(Refusal::Ambiguous(""))
+        } else if self.is_misled {
+            Err(Refusal::NotHttps)
+        } else {
+            self.proxy.admit(head, body)
+        }
+    }
+
+    /// Passes a backend's answer on, and with a 101 the connection itself.
+    fn answer(
+        &self,
+        response: Response<Decoder>,
+        connection: Box<Connection>,
+        upgrade: Option<Upgrade>,
+        mut record: Record,
+    ) -> Response<ResponseBody> {
+        match upgrade {
+            Some((client, _)) if switches(&response) => {
+                self.tunnel(client, response, connection, record)
+            }
+            _ => {
+                record.answered(response.status());
+                response.map(|decoder| ResponseBody::backend(decoder, connection, record))
+            }
+        }
     }
 
     /// Answers 101, after which the connection is a tunnel.

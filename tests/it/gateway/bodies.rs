@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::backend::ok;
 use crate::support::gateway::header;
-use crate::support::raw::{Raw, status};
+use crate::support::raw::{Raw, refusal, status};
 use crate::support::{Act, Backend, TestGateway};
 
 const SHORT: Duration = Duration::from_millis(200);
@@ -33,6 +33,26 @@ async fn an_answer_is_passed_on_as_it_comes_and_ends_where_the_backend_ended_it(
         let gateway = TestGateway::before(&[&backend]).await;
         assert_eq!(gateway.get("/").await, (200, format!("first{rest}")));
     }
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_long_is_refused_before_anything_else_is_looked_at() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.body_limit = 16384;
+        config.limits.capacity = 1;
+        config.limits.rate_per_sec = 1;
+    })
+    .await;
+    for path in ["/", "/metrics", "/health/live", "/"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 16385\r\n\r\n");
+        let mut client = Raw::connect(gateway.address).await;
+        client.says(head).await;
+        let answer = client.hears_an_answer().await;
+        assert_eq!(refusal(&answer), (413, "body_too_large".into()), "{path}");
+    }
+    // None of them was counted against the client.
+    assert_eq!(gateway.get("/").await.0, 200);
 }
 
 #[tokio::test]

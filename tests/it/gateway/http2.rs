@@ -168,12 +168,43 @@ async fn an_answer_without_a_body_announces_none() {
 async fn headers_of_a_connection_are_none_of_http_2() {
     let backend = Backend::named("one").await;
     let gateway = TestGateway::before(&[&backend]).await;
-    for (name, value) in [("te", "gzip"), ("x_forwarded_for", "6.6.6.6")] {
+    for (name, value) in [("te", "trailers"), ("x_forwarded_for", "6.6.6.6")] {
         let request = Request::get("http://shop/").header(name, value);
         let request = request.body(String::new()).unwrap();
-        let _ = try_in_http_2(connect(&gateway).await, request).await;
+        assert_eq!(asks_in_http_2(connect(&gateway).await, request).await.status(), 200, "{name}");
     }
-    for heard in backend.requests() {
+    let heard = backend.requests();
+    assert_eq!(heard.len(), 2);
+    for heard in heard {
         assert_eq!((header(&heard, "te"), header(&heard, "x_forwarded_for")), (None, None));
     }
+}
+
+#[tokio::test]
+async fn a_head_beyond_the_limit_is_refused_in_words() {
+    let backend = Backend::named("one").await;
+    let gateway = TestGateway::at(&[backend.address], |config| {
+        config.gateway.header_limit = 8192;
+    })
+    .await;
+    let long = |length: usize| "x".repeat(length);
+    for (path, value, status, code) in [
+        (long(8192), String::new(), 414, "uri_too_long"),
+        (long(20_000), String::new(), 414, "uri_too_long"),
+        (long(20_000), long(9_000), 414, "uri_too_long"),
+        (String::new(), long(8192), 431, "head_too_large"),
+        (String::new(), long(20_000), 431, "head_too_large"),
+        (long(5_000), long(5_000), 431, "head_too_large"),
+    ] {
+        let request = Request::get(format!("http://shop/{path}")).header("x", value);
+        let request = request.body(String::new()).unwrap();
+        let answer = asks_in_http_2(connect(&gateway).await, request).await;
+        let body: serde_json::Value = serde_json::from_str(answer.body()).unwrap();
+        assert_eq!((answer.status().as_u16(), &body["code"]), (status, &code.into()));
+        assert!(answer.headers().contains_key("x-request-id"));
+    }
+    let request = Request::get(format!("http://shop/{}", long(4_000))).header("x", long(4_000));
+    let answer = asks_in_http_2(connect(&gateway).await, request.body(String::new()).unwrap());
+    assert_eq!(answer.await.status(), 200);
+    assert_eq!(backend.requests().len(), 1);
 }
