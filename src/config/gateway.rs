@@ -93,7 +93,8 @@ impl FromStr for PathPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<PathPattern, String> {
-        if !text.starts_with('/') || text.trim_end_matches("/*").contains(['*', '?', '#', '%']) {
+        let path = text.strip_suffix("/*").unwrap_or(text);
+        if !text.starts_with('/') || path.contains(['*', '?', '#', '%']) {
             let shown = shown(text);
             return Err(format!("{shown} is not a path such as /metrics or /health/*"));
         }
@@ -117,7 +118,7 @@ mod tests {
         ] {
             assert_eq!(text.parse(), Ok(pattern), "{text}");
         }
-        for text in ["metrics", "", "*", "/a*", "/*/b", "/a?b", "/%61"] {
+        for text in ["metrics", "", "*", "/a*", "/*/b", "/a/*/*", "/*/*", "/a?b", "/%61"] {
             assert!(text.parse::<PathPattern>().is_err(), "{text}");
         }
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use ::http::uri::PathAndQuery;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
@@ -97,10 +98,13 @@ pub struct Admin {
 impl Upstream {
     pub(super) fn check(&self) -> Result<(), InvalidConfig> {
         let path = &self.health.path;
-        if !path.is_empty() && !path.starts_with('/') {
+        let is_path = path.starts_with('/')
+            && path.parse::<PathAndQuery>().is_ok_and(|parsed| parsed.as_str() == path);
+        if !path.is_empty() && !is_path {
             return Err(InvalidConfig::new(
                 "gateway.upstream.health.path",
-                "it must begin with a slash, or be empty for no checks",
+                "it must be a path such as /health/ready, escaped where a URL wants that, or empty \
+                 for no checks",
             ));
         }
         if self.ejection.max < self.ejection.base {
@@ -157,6 +161,8 @@ mod tests {
             ("gateway.backends", "http://a,http://A:80#weight=2"),
             ("gateway.upstream.strategy", "random"),
             ("gateway.upstream.health.path", "health"),
+            ("gateway.upstream.health.path", "/health ready"),
+            ("gateway.upstream.health.path", "/health#ready"),
             ("gateway.upstream.health.rise", "0"),
             ("gateway.upstream.health.interval_ms", "0"),
             ("gateway.upstream.ejection.max_ms", "1"),
