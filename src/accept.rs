@@ -87,27 +87,28 @@ pub async fn accept<F, Serving>(
         };
         match accepted {
             Ok(connection) => admit(connection, place),
-            Err(error) => {
-                // Out of file descriptors, most likely: some will be free in a moment.
-                if is_news("cannot accept a connection", &error.to_string()) {
-                    tracing::warn!(%error, "cannot accept a connection");
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
+            Err(error) => cool_down(error).await,
         }
     }
     // The kernel has told those in its queue that they are connected: they are let in too.
     for _ in 0..KERNEL_QUEUE {
         let Ok(place) = places.clone().try_acquire_owned() else { break };
-        match tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            Ok(Ok(connection)) => admit(connection, place),
-            _ => break,
-        }
+        let accepted = tokio::time::timeout(Duration::ZERO, listener.accept()).await;
+        let Ok(Ok(connection)) = accepted else { break };
+        admit(connection, place);
     }
     drop(listener);
     closing.cancel();
     connections.close();
     connections.wait().await;
+}
+
+/// Waits after an `error`. Out of file descriptors, most likely: some will be free in a moment.
+async fn cool_down(error: io::Error) {
+    if is_news("cannot accept a connection", &error.to_string()) {
+        tracing::warn!(%error, "cannot accept a connection");
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 /// Does the same as a task of `lifecycle`, and runs `serve` on threads of its own, one a core.

@@ -93,17 +93,8 @@ impl Forwarder {
             if !has_host {
                 head.headers.insert(HOST, host_of(&lane.backend));
             }
-            let unanswered = match lane.pool.send(&head, body).await {
-                Ok((mut response, connection)) => {
-                    match headers::fit(&mut response, head.headers.get(UPGRADE)) {
-                        Ok(()) => return Ok((response, connection)),
-                        Err(why) => Unanswered {
-                            cause: Cause::Unfit(why),
-                            sent: true,
-                            body: connection.into_body(),
-                        },
-                    }
-                }
+            let unanswered = match ask(&lane, &head, body).await {
+                Ok(answered) => return Ok(answered),
                 Err(unanswered) => unanswered,
             };
             again |= !unanswered.cause.is_here();
@@ -129,6 +120,22 @@ impl Forwarder {
 /// RFC 9110, 9.2.2.
 fn is_idempotent(method: &Method) -> bool {
     [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::DELETE].contains(method)
+}
+
+/// The answer of `lane`'s backend, and the connection that its body comes on. What is not fit for
+/// the client is no answer.
+async fn ask(
+    lane: &Lane,
+    head: &request::Parts,
+    body: RequestBody,
+) -> Result<(Response<Decoder>, Box<Connection>), Unanswered> {
+    let (mut response, connection) = lane.pool.send(head, body).await?;
+    match headers::fit(&mut response, head.headers.get(UPGRADE)) {
+        Ok(()) => Ok((response, connection)),
+        Err(why) => {
+            Err(Unanswered { cause: Cause::Unfit(why), sent: true, body: connection.into_body() })
+        }
+    }
 }
 
 /// Writes down that `lane`'s backend did not answer. Returns what the client is told if no
