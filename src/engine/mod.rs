@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 
 use crate::storage::{Database, Writer};
 
-pub use queue::{Asker, Engine, EngineError, EngineOptions, TEAM_PLACES};
+pub use queue::{Engine, EngineError, EngineOptions, Party, TEAM_PLACES};
 pub use versions::{Versions, read_versions};
 
 /// Starts the engine on `database`: the handle, and the writer to be run as a task.

@@ -49,9 +49,9 @@ struct Places {
     taken: Arc<AtomicUsize>,
 }
 
-/// Who asks for a command, as far as the queue cares.
+/// For whom a command is carried out, as far as the queue cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum Party {
     /// Somebody who buys or sends; finds the queue full before the team does.
     Employee,
     /// The merch team.
@@ -63,8 +63,8 @@ pub enum Asker {
 pub(super) struct Submission {
     pub command: Command,
     pub answer: oneshot::Sender<Result<Answer, EngineError>>,
-    /// Who asks; an employee's place is given back when this is taken from the queue.
-    pub asker: Asker,
+    /// For whom; an employee's place is given back when this is taken from the queue.
+    pub party: Party,
 }
 
 /// Why a command got no answer from the ledger. Unless it says otherwise, it changed
@@ -123,18 +123,18 @@ impl Engine {
         }
     }
 
-    /// Has `command` carried out for `asker`. The answer comes after it is durable; dropping the
+    /// Has `command` carried out for `party`. The answer comes after it is durable; dropping the
     /// wait may or may not stop the command.
-    pub async fn submit(&self, asker: Asker, command: Command) -> Result<Answer, EngineError> {
+    pub async fn submit(&self, party: Party, command: Command) -> Result<Answer, EngineError> {
         if !self.can_write() {
             return Err(EngineError::Unavailable.counted());
         }
-        if asker == Asker::Employee && !self.places.take() {
+        if party == Party::Employee && !self.places.take() {
             return Err(EngineError::QueueFull.counted());
         }
         let (sender, receiver) = oneshot::channel();
-        self.queue.try_send(Submission { command, answer: sender, asker }).map_err(|error| {
-            self.places.give_back(usize::from(asker == Asker::Employee));
+        self.queue.try_send(Submission { command, answer: sender, party }).map_err(|error| {
+            self.places.give_back(usize::from(party == Party::Employee));
             match error {
                 mpsc::error::TrySendError::Full(_) => EngineError::QueueFull.counted(),
                 mpsc::error::TrySendError::Closed(_) => EngineError::Unavailable.counted(),
@@ -172,7 +172,7 @@ impl Queue {
 
     fn have_left(&self, taken: &[Submission]) {
         self.depth.decrement(taken.len() as f64);
-        self.places.give_back(taken.iter().filter(|it| it.asker == Asker::Employee).count());
+        self.places.give_back(taken.iter().filter(|it| it.party == Party::Employee).count());
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoResponses, ToSchema};
 
 use crate::auth::password::{Password, Place};
-use crate::engine::Asker;
+use crate::engine::Party;
 use crate::shop::ledger::{Command, Receipt, Refusal};
 use crate::shop::{InvalidUsername, Owner, Username};
 use crate::storage::Credentials;
@@ -125,7 +125,7 @@ async fn sign_up(
     let new = username.canonical()?;
     let password_hash = place.hash(&password.prepared()?).await;
     let command = Command::OpenAccount { username: new.clone(), password_hash };
-    match shop.engine.submit(Asker::Employee, command).await?.result {
+    match shop.engine.submit(Party::Employee, command).await?.result {
         Ok(Receipt::Opened(account)) => {
             let books = shop.database.books().ok_or(ApiError::Internal)?.id;
             Ok(Owner { account, username: new, books })

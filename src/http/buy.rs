@@ -8,7 +8,7 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use utoipa::IntoResponses;
 
-use crate::engine::Asker;
+use crate::engine::Party;
 use crate::shop::ledger::{Action, Command, Order, Receipt, Refusal};
 use crate::shop::{InvalidIdempotencyKey, ItemName, LogNumber};
 use crate::web::document::Responses;
@@ -95,7 +95,7 @@ pub async fn place(shop: &Shop, order: Order) -> Result<Response, ApiError> {
     let answer = match &order {
         // Nothing to remember it by, so there is no need to trouble the writer.
         Order { action: Err(refusal), key: None, .. } => return Err((*refusal).into()),
-        _ => shop.engine.submit(Asker::Employee, Command::Order(order)).await?,
+        _ => shop.engine.submit(Party::Employee, Command::Order(order)).await?,
     };
     let mut response = match answer.result {
         Ok(receipt) => done(receipt),

@@ -3,8 +3,6 @@
 
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::map_response;
-use axum::response::{IntoResponse, Response};
 use utoipa::IntoResponses;
 use utoipa::openapi::link::LinkBuilder;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -14,27 +12,27 @@ use utoipa::openapi::{
 
 use crate::shop::ledger::Refusal;
 use crate::web::docs;
-use crate::web::document::{self, Responses, Shown, Told};
+use crate::web::document::{self, AnswerHeader, ErrorAnswer, Responses};
 
 use super::error::ApiError;
 use super::unauthorized::Unauthorized;
 
 /// Headers of the shop's answers, beside those that errors of a status always have.
-const TOLD: [Told; 3] = [
-    Told {
+const HEADERS: [AnswerHeader; 3] = [
+    AnswerHeader {
         name: "X-Request-Id",
         description: "The request's own, if it is short and plain, or a new one; it is in the log.",
         example: "5f0c7b6a9e3d4c21b8a7d6e5f4c3b2a1",
         statuses: &[],
     },
-    Told {
+    AnswerHeader {
         name: "RateLimit-Policy",
         description: "Where clients are held to a limit: its capacity, and in how many seconds it \
                       flows back.",
         example: r#""default";q=200;w=2"#,
         statuses: &[],
     },
-    Told {
+    AnswerHeader {
         name: "RateLimit",
         description: "Where clients are held to a limit: how many requests are left, and in how \
                       many seconds all of them are back.",
@@ -44,7 +42,7 @@ const TOLD: [Told; 3] = [
 ];
 
 /// The header that answers to orders alone may have.
-const REPLAYED: Told = Told {
+const REPLAYED: AnswerHeader = AnswerHeader {
     name: "Idempotency-Replayed",
     description: "`true`: an earlier request with this key was answered so, and nothing moved.",
     example: "true",
@@ -52,7 +50,7 @@ const REPLAYED: Told = Told {
 };
 
 /// The header that an order which was done has.
-const LOCATION: Told = Told {
+const LOCATION: AnswerHeader = AnswerHeader {
     name: "Location",
     description: "Where to look at the movement; a key that a release without numbers remembered \
                   has none.",
@@ -137,9 +135,10 @@ pub fn complete(document: &mut OpenApi) {
         ApiError::OutcomeUnknown,
         ApiError::Timeout,
     ];
-    let of_a_gateway = OF_A_GATEWAY.map(|(status, code, errors)| Shown::new(status, code, errors));
-    let errors = errors.iter().map(ApiError::shown).chain(of_a_gateway);
-    document::complete(document, &TOLD, errors.collect());
+    let of_a_gateway =
+        OF_A_GATEWAY.map(|(status, code, errors)| ErrorAnswer::new(status, code, errors));
+    let errors = errors.iter().map(ApiError::answer).chain(of_a_gateway);
+    document::complete(document, &HEADERS, errors.collect());
     document::describe_header(document, &REPLAYED);
     document::describe_header(document, &LOCATION);
 }
@@ -164,7 +163,7 @@ pub fn malformed() -> ApiError {
 
 /// What an operation may end in, beside what any may.
 pub fn refusals<const N: usize>(errors: [ApiError; N]) -> Responses {
-    document::responses(errors.iter().chain([&ApiError::Internal]).map(ApiError::shown))
+    document::responses(errors.iter().chain([&ApiError::Internal]).map(ApiError::answer))
 }
 
 /// What an order may end in: being `done`, or an error; either may have been answered before.
@@ -179,21 +178,12 @@ pub fn outcomes<const N: usize>(done: &str, errors: [ApiError; N]) -> Responses 
     let mut outcomes = refusals(errors);
     outcomes.insert("200".into(), done.build().into());
     for (status, outcome) in &mut outcomes {
-        document::tell(status, outcome, &[REPLAYED, LOCATION]);
+        document::add_headers(status, outcome, &[REPLAYED, LOCATION]);
     }
     outcomes
 }
 
 /// Serves `openapi` and the page around it.
 pub fn router<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
-    docs::router("/api/openapi.json", openapi).layer(map_response(with_our_errors))
-}
-
-/// Gives what the page does not have the errors that every other path has.
-async fn with_our_errors(response: Response) -> Response {
-    match response.status() {
-        StatusCode::NOT_FOUND => ApiError::NotFound.into_response(),
-        StatusCode::NOT_ACCEPTABLE => ApiError::NotAcceptable.into_response(),
-        _ => response,
-    }
+    docs::router::<S, ApiError>("/api/openapi.json", openapi)
 }

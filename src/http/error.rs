@@ -13,7 +13,8 @@ use crate::shop::ledger::Refusal;
 use crate::shop::{InvalidIdempotencyKey, InvalidUsername};
 use crate::storage::StorageError;
 use crate::telemetry::is_news;
-use crate::web::document::Shown;
+use crate::web::docs::NotServed;
+use crate::web::document::ErrorAnswer;
 
 use super::unauthorized::Unauthorized;
 
@@ -156,14 +157,14 @@ impl ApiError {
     }
 
     /// As it is answered.
-    pub fn shown(&self) -> Shown {
-        Shown::new(self.status(), self.code(), self.message())
+    pub fn answer(&self) -> ErrorAnswer {
+        ErrorAnswer::new(self.status(), self.code(), self.message())
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Shown { status, body } = self.shown();
+        let ErrorAnswer { status, body } = self.answer();
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
         match status {
@@ -200,6 +201,15 @@ pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
         tracing::error!(message, "a handler panicked");
     }
     ApiError::Internal.into_response()
+}
+
+impl From<NotServed> for ApiError {
+    fn from(why: NotServed) -> ApiError {
+        match why {
+            NotServed::Unknown => ApiError::NotFound,
+            NotServed::NotAcceptable => ApiError::NotAcceptable,
+        }
+    }
 }
 
 impl From<Refusal> for ApiError {

@@ -13,7 +13,8 @@ use utoipa::IntoParams;
 
 use crate::auth::token::InvalidToken;
 use crate::shop::{Fingerprint, IdempotencyKey, Owner};
-use crate::web::bearer::Shown;
+use crate::web::bearer::Credentials;
+use crate::web::json;
 
 use super::Shop;
 use super::asker::Asker;
@@ -37,10 +38,12 @@ impl FromRequestParts<Arc<Shop>> for Authenticated {
 }
 
 async fn owner(parts: &Parts, shop: &Shop) -> Result<Owner, ApiError> {
-    let token = match Shown::by(&parts.headers) {
-        Shown::Nothing => return Err(ApiError::Unauthorized(Unauthorized::NoToken)),
-        Shown::Other => return Err(ApiError::Unauthorized(Unauthorized::NoBearer)),
-        Shown::Token(token) => std::str::from_utf8(token).map_err(|_| InvalidToken::Invalid)?,
+    let token = match Credentials::of(&parts.headers) {
+        Credentials::Nothing => return Err(ApiError::Unauthorized(Unauthorized::NoToken)),
+        Credentials::Other => return Err(ApiError::Unauthorized(Unauthorized::NoBearer)),
+        Credentials::Token(token) => {
+            std::str::from_utf8(token).map_err(|_| InvalidToken::Invalid)?
+        }
     };
     let claim = shop.tokens.verify(token)?;
     if let Some(owner) = shop.database.books().and_then(|books| claim.owner(&books)) {
@@ -141,17 +144,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shop>> for JsonBody<T> {
 
     async fn from_request(request: Request, shop: &Arc<Shop>) -> Result<Self, ApiError> {
         let Body(bytes) = Body::from_request(request, shop).await?;
-        json_object(&bytes)
+        json::object(&bytes)
             .map(JsonBody)
             .map_err(|error| ApiError::BadRequest(format!("the body is not as expected: {error}")))
     }
-}
-
-/// The object that `bytes` spell. serde alone would also take the fields' values in an
-/// array, which no contract mentions.
-pub fn json_object<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(serde::de::Error::custom("not a JSON object"));
-    }
-    serde_json::from_slice(bytes)
 }

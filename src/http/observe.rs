@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use metrics::{Counter, Histogram, counter, histogram};
@@ -97,23 +97,45 @@ pub async fn observe(
     let elapsed = started.elapsed();
     let status = response.status().as_u16();
     if let Some((method, path)) = logged {
-        tracing::info!(
-            target: "merch_store::access",
-            id,
-            client = asker.as_ref().map(|asker| tracing::field::display(asker.address())),
-            account = asker.as_ref().and_then(Asker::account),
-            method = method.as_str(),
-            path,
-            status,
-            milliseconds = elapsed.as_micros() as f64 / 1000.0,
-            "answered",
-        );
+        log(id, asker.as_ref(), &method, &path, status, elapsed);
     }
     // The route, not the path: a client must not be able to invent label values.
     let route = matched.as_ref().map_or("unmatched", MatchedPath::as_str);
     observer.record(route, status, elapsed);
 
-    let headers = response.headers_mut();
+    complete(response.headers_mut(), request_id, origin, shop.lifecycle.is_ending());
+    response
+}
+
+/// One line in the log.
+fn log(
+    id: &str,
+    asker: Option<&Asker>,
+    method: &Method,
+    path: &str,
+    status: u16,
+    elapsed: Duration,
+) {
+    tracing::info!(
+        target: "merch_store::access",
+        id,
+        client = asker.map(|asker| tracing::field::display(asker.address())),
+        account = asker.and_then(Asker::account),
+        method = method.as_str(),
+        path,
+        status,
+        milliseconds = elapsed.as_micros() as f64 / 1000.0,
+        "answered",
+    );
+}
+
+/// Adds to an answer's `headers` what all answers have.
+fn complete(
+    headers: &mut HeaderMap,
+    request_id: HeaderValue,
+    origin: Option<Option<HeaderValue>>,
+    is_ending: bool,
+) {
     headers.insert(REQUEST_ID, request_id);
     if let Some(origin) = origin {
         cors::write(origin, headers);
@@ -121,11 +143,10 @@ pub async fn observe(
     // Of what may be kept its route says so; errors and what is somebody's own are for nobody else.
     let no_store = HeaderValue::from_static("no-store");
     headers.entry(header::CACHE_CONTROL).or_insert(no_store);
-    if shop.lifecycle.is_ending() {
+    if is_ending {
         // Whoever keeps connections open should look for another server.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    response
 }
 
 /// Whether `path` is asked for by who watches over the shop, over and over.

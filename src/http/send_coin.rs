@@ -10,12 +10,13 @@ use utoipa::{IntoResponses, ToSchema};
 use crate::shop::ledger::{Action, Order, Refusal};
 use crate::shop::{Amount, InvalidIdempotencyKey, Username};
 use crate::web::document::Responses;
+use crate::web::json;
 
 use super::Shop;
 use super::buy::place;
 use super::docs;
 use super::error::ApiError;
-use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey, json_object};
+use super::extract::{Admitted, Authenticated, Body, KeyHeader, OptionalKey};
 use super::unauthorized::Unauthorized;
 
 /// Whom to give coins, and how many.
@@ -80,7 +81,7 @@ pub async fn send_coin(
 }
 
 fn parse(body: &[u8]) -> Result<Action, Refusal> {
-    let request: SendCoinRequest = json_object(body).map_err(|_| Refusal::Malformed)?;
+    let request: SendCoinRequest = json::object(body).map_err(|_| Refusal::Malformed)?;
     let amount = Amount::new(request.amount).ok_or(Refusal::AmountNotPositive)?;
     // Nobody can be called what is not a username.
     let to = Username::typed(&request.to_user).map_err(|_| Refusal::UnknownRecipient)?;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::nat64::Nat64;
 
-use crate::web::bearer::Shown;
+use crate::web::bearer::Credentials;
 
 /// The longest name of a client, in bytes; who comes with a longer one goes by its address.
 pub const MAX_NAME: usize = 255;
@@ -118,7 +118,7 @@ impl Subjects {
     }
 
     fn subject(&self, headers: &HeaderMap) -> Option<String> {
-        let token = Shown::by(headers).token().filter(|token| token.len() <= MAX_TOKEN)?;
+        let token = Credentials::of(headers).token().filter(|token| token.len() <= MAX_TOKEN)?;
         let verified = |key| jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok();
         let subject = self.keys.iter().find_map(verified)?.claims.sub;
         (1..=MAX_NAME).contains(&subject.len()).then_some(subject)

@@ -4,7 +4,7 @@ use ::http::header::{AUTHORIZATION, HeaderMap};
 
 /// What a request shows to be let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown<'a> {
+pub enum Credentials<'a> {
     /// Nothing, or more than one thing, of which none counts.
     Nothing,
     /// Something without the word Bearer before it.
@@ -13,31 +13,31 @@ pub enum Shown<'a> {
     Token(&'a [u8]),
 }
 
-impl<'a> Shown<'a> {
+impl<'a> Credentials<'a> {
     /// What `headers` show. The word Bearer is written in any case and ends with a space
     /// (RFC 9110, 11.4); a token in several parts is one token, and no good one.
-    pub fn by(headers: &'a HeaderMap) -> Shown<'a> {
+    pub fn of(headers: &'a HeaderMap) -> Credentials<'a> {
         let mut lines = headers.get_all(AUTHORIZATION).iter();
-        let (Some(line), None) = (lines.next(), lines.next()) else { return Shown::Nothing };
+        let (Some(line), None) = (lines.next(), lines.next()) else { return Credentials::Nothing };
         let line = line.as_bytes();
         let Some((scheme, rest)) = line.split_at_checked(BEARER.len()) else {
-            return if line.is_empty() { Shown::Nothing } else { Shown::Other };
+            return if line.is_empty() { Credentials::Nothing } else { Credentials::Other };
         };
         let token = rest.trim_ascii_start();
         match rest.first() {
-            _ if !scheme.eq_ignore_ascii_case(BEARER) => Shown::Other,
-            None => Shown::Nothing,
-            Some(b' ') if token.is_empty() => Shown::Nothing,
-            Some(b' ') => Shown::Token(token),
-            Some(_) => Shown::Other,
+            _ if !scheme.eq_ignore_ascii_case(BEARER) => Credentials::Other,
+            None => Credentials::Nothing,
+            Some(b' ') if token.is_empty() => Credentials::Nothing,
+            Some(b' ') => Credentials::Token(token),
+            Some(_) => Credentials::Other,
         }
     }
 
     /// The token, if there is one and it is text.
     pub fn token(self) -> Option<&'a str> {
         match self {
-            Shown::Token(token) => std::str::from_utf8(token).ok(),
-            Shown::Nothing | Shown::Other => None,
+            Credentials::Token(token) => std::str::from_utf8(token).ok(),
+            Credentials::Nothing | Credentials::Other => None,
         }
     }
 }
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn a_token_comes_after_the_word_bearer_and_a_space() {
-        use Shown::{Nothing, Other, Token};
+        use Credentials::{Nothing, Other, Token};
         for (lines, shown) in [
             (&[][..], Nothing),
             (&[""], Nothing),
@@ -78,10 +78,10 @@ mod tests {
             for line in lines {
                 headers.append(AUTHORIZATION, HeaderValue::from_str(line).unwrap());
             }
-            assert_eq!(Shown::by(&headers), shown, "{lines:?}");
+            assert_eq!(Credentials::of(&headers), shown, "{lines:?}");
         }
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_bytes(b"Bearer \xff").unwrap());
-        assert_eq!(Shown::by(&headers).token(), None);
+        assert_eq!(Credentials::of(&headers).token(), None);
     }
 }

@@ -6,14 +6,15 @@ use std::sync::{Arc, LazyLock};
 
 use axum::Router;
 use axum::extract::Path;
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::extract::rejection::PathRejection;
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerFile, serve};
 
-use super::representation::Representation;
+use super::representation::{NotAcceptable, Representation};
 
 /// What the page loads, and itself.
 const FILES: [&str; 8] = [
@@ -28,9 +29,22 @@ const FILES: [&str; 8] = [
 ];
 const PAGE: &str = "index.html";
 
-/// Serves `openapi` at `url`, and at `/docs` the page around it. A file that the page does not
-/// have is a bare 404, and one that a client takes in no coding a bare 406.
-pub fn router<S: Clone + Send + Sync + 'static>(url: &'static str, openapi: OpenApi) -> Router<S> {
+/// Why a client does not get a file of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotServed {
+    /// The page has no such file.
+    Unknown,
+    /// The client takes it in no coding that there is.
+    NotAcceptable,
+}
+
+/// Serves `openapi` at `url`, and at `/docs` the page around it. What is not served has the error
+/// that every other path has.
+pub fn router<S, E>(url: &'static str, openapi: OpenApi) -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    E: From<NotServed> + IntoResponse + Send + 'static,
+{
     // Without a validator: it would send the document to a service outside.
     let config = Config::new([url])
         .validator_url("none")
@@ -45,10 +59,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(url: &'static str, openapi: Open
     }));
     let files = Arc::new(LazyLock::new(move || files(config, &title)));
     let page = files.clone();
-    let document = move |headers: HeaderMap| ready(answer(Some(&document), &headers));
-    let page = move |headers: HeaderMap| ready(answer(page.get(PAGE), &headers));
-    let file = move |Path(name): Path<String>, headers: HeaderMap| {
-        ready(answer(files.get(name.as_str()), &headers))
+    let document = move |headers: HeaderMap| ready(answer::<E>(Some(&document), &headers));
+    let page = move |headers: HeaderMap| ready(answer::<E>(page.get(PAGE), &headers));
+    let file = move |name: Result<Path<String>, PathRejection>, headers: HeaderMap| {
+        // What is no text is the name of nothing.
+        let file = name.ok().and_then(|Path(name)| files.get(name.as_str()));
+        ready(answer::<E>(file, &headers))
     };
     Router::new()
         .route(url, get(document))
@@ -56,12 +72,12 @@ pub fn router<S: Clone + Send + Sync + 'static>(url: &'static str, openapi: Open
         .route("/docs/{file}", get(file))
 }
 
-fn answer(representation: Option<&Representation>, headers: &HeaderMap) -> Response {
-    match representation.map(|it| it.answer(headers)) {
-        Some(Ok(answer)) => answer,
-        Some(Err(_)) => StatusCode::NOT_ACCEPTABLE.into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
-    }
+fn answer<E: From<NotServed>>(
+    representation: Option<&Representation>,
+    headers: &HeaderMap,
+) -> Result<Response, E> {
+    let representation = representation.ok_or(NotServed::Unknown)?;
+    Ok(representation.answer(headers).map_err(|NotAcceptable| NotServed::NotAcceptable)?)
 }
 
 fn files(config: Config<'static>, title: &str) -> HashMap<&'static str, Representation> {

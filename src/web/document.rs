@@ -23,17 +23,17 @@ pub struct ErrorResponse {
 }
 
 /// An error as it is answered, to be shown in a document.
-pub struct Shown {
+pub struct ErrorAnswer {
     /// Its status.
     pub status: StatusCode,
     /// Its body.
     pub body: ErrorResponse,
 }
 
-impl Shown {
+impl ErrorAnswer {
     /// What is answered with these.
-    pub fn new(status: StatusCode, code: &'static str, errors: impl Into<String>) -> Shown {
-        Shown { status, body: ErrorResponse { errors: errors.into(), code } }
+    pub fn new(status: StatusCode, code: &'static str, errors: impl Into<String>) -> ErrorAnswer {
+        ErrorAnswer { status, body: ErrorResponse { errors: errors.into(), code } }
     }
 }
 
@@ -41,7 +41,7 @@ impl Shown {
 pub type Responses = BTreeMap<String, RefOr<openapi::Response>>;
 
 /// A header that answers may have.
-pub struct Told {
+pub struct AnswerHeader {
     /// Its name.
     pub name: &'static str,
     /// What it says.
@@ -53,20 +53,20 @@ pub struct Told {
 }
 
 /// The headers that errors of their status have, whatever the API.
-const OF_ERRORS: [Told; 3] = [
-    Told {
+const OF_ERRORS: [AnswerHeader; 3] = [
+    AnswerHeader {
         name: "Allow",
         description: "The methods that the path knows.",
         example: "GET,POST",
         statuses: &["405"],
     },
-    Told {
+    AnswerHeader {
         name: "Retry-After",
         description: "After how many seconds to try again, a whole number.",
         example: "1",
         statuses: &["429", "502", "503"],
     },
-    Told {
+    AnswerHeader {
         name: "WWW-Authenticate",
         description: "How to show who one is: `Bearer`.",
         example: "Bearer",
@@ -95,9 +95,9 @@ pub fn license() -> License {
 }
 
 /// `errors` as responses: one a status, each error an example under its code.
-pub fn responses(errors: impl IntoIterator<Item = Shown>) -> Responses {
+pub fn responses(errors: impl IntoIterator<Item = ErrorAnswer>) -> Responses {
     let mut by_status: BTreeMap<StatusCode, Vec<ErrorResponse>> = BTreeMap::new();
-    for Shown { status, body } in errors {
+    for ErrorAnswer { status, body } in errors {
         by_status.entry(status).or_default().push(body);
     }
     let shown = by_status.into_iter();
@@ -142,11 +142,11 @@ fn meaning(status: StatusCode) -> &'static str {
     }
 }
 
-/// Completes `document`: every operation may end in `errors`, answers have the headers that are
-/// `told`, and `ErrorResponse` knows the codes that are shown anywhere.
-pub fn complete(document: &mut OpenApi, told: &[Told], errors: Vec<Shown>) {
+/// Completes `document`: every operation may end in `errors`, answers have
+/// these `headers`, and `ErrorResponse` knows the codes that are shown anywhere.
+pub fn complete(document: &mut OpenApi, headers: &[AnswerHeader], errors: Vec<ErrorAnswer>) {
     let mut components = document.components.take().unwrap_or_default();
-    let of_heads = OF_HEADS.map(|(status, code, errors)| Shown::new(status, code, errors));
+    let of_heads = OF_HEADS.map(|(status, code, errors)| ErrorAnswer::new(status, code, errors));
     let common = named(responses(errors.into_iter().chain(of_heads)));
     let mut codes = BTreeSet::new();
     for operation in document.paths.paths.values_mut().flat_map(operations) {
@@ -155,28 +155,32 @@ pub fn complete(document: &mut OpenApi, told: &[Told], errors: Vec<Shown>) {
             operation.responses.responses.entry(status.clone()).or_insert_with(shared);
         }
         for (status, response) in &mut operation.responses.responses {
-            tell(status, response, &OF_ERRORS);
-            tell(status, response, told);
+            add_headers(status, response, &OF_ERRORS);
+            add_headers(status, response, headers);
             codes.extend(codes_of(response));
         }
     }
     for (status, (name, mut response)) in common {
-        tell(&status, &mut response, &OF_ERRORS);
-        tell(&status, &mut response, told);
+        add_headers(&status, &mut response, &OF_ERRORS);
+        add_headers(&status, &mut response, headers);
         codes.extend(codes_of(&response));
         components.responses.insert(name, response);
     }
     describe_errors(&mut components, codes);
     document.components = Some(components);
-    for header in OF_ERRORS.iter().chain(told) {
+    for header in OF_ERRORS.iter().chain(headers) {
         describe_header(document, header);
     }
 }
 
 /// Adds those of the headers to a response that may come with its status.
-pub fn tell(status: &str, response: &mut RefOr<openapi::Response>, told: &[Told]) {
+pub fn add_headers(
+    status: &str,
+    response: &mut RefOr<openapi::Response>,
+    headers: &[AnswerHeader],
+) {
     let RefOr::T(response) = response else { return };
-    for header in told {
+    for header in headers {
         if header.statuses.is_empty() || header.statuses.contains(&status) {
             response.headers.insert(header.name.into(), RefOr::Ref(header.reference()));
         }
@@ -184,9 +188,9 @@ pub fn tell(status: &str, response: &mut RefOr<openapi::Response>, told: &[Told]
 }
 
 /// Adds what responses refer to where they have the header.
-pub fn describe_header(document: &mut OpenApi, header: &Told) {
+pub fn describe_header(document: &mut OpenApi, header: &AnswerHeader) {
     let components = document.components.get_or_insert_default();
-    components.headers.insert(header.key(), header.shown().into());
+    components.headers.insert(header.key(), header.described().into());
 }
 
 /// Each of `responses` under a name of its own, which its status gives it.
@@ -230,7 +234,7 @@ fn describe_errors(components: &mut Components, codes: BTreeSet<String>) {
     components.schemas.insert("ErrorResponse".into(), error.into());
 }
 
-impl Told {
+impl AnswerHeader {
     /// The header's name, as names of components have to be.
     fn key(&self) -> String {
         self.name.replace('-', "")
@@ -241,7 +245,7 @@ impl Told {
         Ref::new(format!("#/components/headers/{}", self.key()))
     }
 
-    fn shown(&self) -> openapi::Header {
+    fn described(&self) -> openapi::Header {
         let text = ObjectBuilder::new().schema_type(Type::String);
         HeaderBuilder::new()
             .schema(Some(text))

@@ -7,6 +7,7 @@ pub mod cors;
 pub mod docs;
 pub mod document;
 pub mod forwarded;
+pub mod json;
 pub mod list;
 pub mod path;
 pub mod query;

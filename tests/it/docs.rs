@@ -10,6 +10,14 @@ use crate::support::{Reply, TestShop};
 const PUBLISHED: &str = include_str!("contract/openapi.json");
 
 #[tokio::test]
+async fn a_file_whose_name_is_no_text_is_not_found() {
+    let shop = TestShop::open().await;
+    for file in ["/docs/%FF", "/docs/nothing"] {
+        shop.gets(file).await.is_error(404, "not_found");
+    }
+}
+
+#[tokio::test]
 async fn the_program_prints_the_document_that_it_serves() {
     let shop = TestShop::open().await;
     let served = shop.gets("/api/openapi.json").await;

@@ -3,9 +3,6 @@
 //! a browser cannot show a token before it has the page to type it in.
 
 use axum::Router;
-use axum::http::StatusCode;
-use axum::middleware::map_response;
-use axum::response::{IntoResponse, Response};
 use utoipa::IntoResponses;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -19,6 +16,7 @@ use crate::limits::{OwnLimitsError, StoreError};
 use crate::web::docs;
 use crate::web::document::{self, Responses};
 
+use super::auth::Unauthorized;
 use super::error::AdminError;
 
 /// The document without its operations, which the handlers add.
@@ -51,7 +49,7 @@ pub fn document() -> OpenApi {
 pub fn complete(document: &mut OpenApi) {
     let errors = [
         AdminError::BadRequest("the query is not well-formed".into()),
-        AdminError::Unauthorized,
+        AdminError::Unauthorized(Unauthorized::NoToken),
         AdminError::NotFound,
         AdminError::MethodNotAllowed,
         AdminError::BodyTooLarge,
@@ -59,7 +57,7 @@ pub fn complete(document: &mut OpenApi) {
         AdminError::Internal,
         AdminError::Timeout,
     ];
-    document::complete(document, &[], errors.iter().map(AdminError::shown).collect());
+    document::complete(document, &[], errors.iter().map(AdminError::answer).collect());
     for item in document.paths.paths.values_mut() {
         for operation in [&mut item.post, &mut item.delete].into_iter().flatten() {
             allow_no_body(operation);
@@ -78,7 +76,7 @@ fn allow_no_body(operation: &mut Operation) {
 }
 
 fn refusals<const N: usize>(errors: [AdminError; N]) -> Responses {
-    document::responses(errors.iter().map(AdminError::shown))
+    document::responses(errors.iter().map(AdminError::answer))
 }
 
 /// Why a backend is not added.
@@ -159,14 +157,5 @@ impl IntoResponses for NotReloaded {
 
 /// Serves `openapi` and the page around it.
 pub fn router<S: Clone + Send + Sync + 'static>(openapi: OpenApi) -> Router<S> {
-    docs::router("/openapi.json", openapi).layer(map_response(with_our_errors))
-}
-
-/// Gives what the page does not have the errors that every other path has.
-async fn with_our_errors(response: Response) -> Response {
-    match response.status() {
-        StatusCode::NOT_FOUND => AdminError::NotFound.into_response(),
-        StatusCode::NOT_ACCEPTABLE => AdminError::NotAcceptable.into_response(),
-        _ => response,
-    }
+    docs::router::<S, AdminError>("/openapi.json", openapi)
 }

@@ -16,7 +16,10 @@ use crate::config::InvalidConfig;
 use crate::gateway::upstream::{AddError, UnknownBackend};
 use crate::limits::{InvalidLimit, OwnLimitsError};
 use crate::web;
-use crate::web::document::Shown;
+use crate::web::docs::NotServed;
+use crate::web::document::ErrorAnswer;
+
+use super::auth::Unauthorized;
 
 /// The largest body, in bytes: several times the longest URL.
 pub const BODY_LIMIT: usize = 16_384;
@@ -30,7 +33,7 @@ pub enum AdminError {
     /// The request is not well-formed; the text says how.
     BadRequest(String),
     /// The request does not show the token.
-    Unauthorized,
+    Unauthorized(Unauthorized),
     /// No route has this path.
     NotFound,
     /// The path has a route, but not for this method.
@@ -74,7 +77,7 @@ impl AdminError {
             AdminError::Add(AddError::Exists | AddError::Full)
             | AdminError::LimitExists
             | AdminError::Limits(OwnLimitsError::Full) => StatusCode::CONFLICT,
-            AdminError::Unauthorized => StatusCode::UNAUTHORIZED,
+            AdminError::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             AdminError::NotFound | AdminError::UnknownBackend | AdminError::UnknownLimit => {
                 StatusCode::NOT_FOUND
             }
@@ -100,7 +103,7 @@ impl AdminError {
             AdminError::Add(AddError::Itself(_)) => "backend_is_gateway",
             AdminError::Add(AddError::Exists) => "backend_exists",
             AdminError::Add(AddError::Full) => "too_many_backends",
-            AdminError::Unauthorized => "unauthorized",
+            AdminError::Unauthorized(_) => "unauthorized",
             AdminError::NotFound => "not_found",
             AdminError::UnknownBackend => "backend_not_found",
             AdminError::UnknownLimit => "limit_not_found",
@@ -125,9 +128,7 @@ impl AdminError {
             AdminError::BadRequest(why) => why.clone(),
             AdminError::InvalidConfig(why) => why.to_string(),
             AdminError::Add(why) => why.to_string(),
-            AdminError::Unauthorized => {
-                "the admin token is required: Authorization: Bearer <gateway.admin.token>".into()
-            }
+            AdminError::Unauthorized(why) => why.message().into(),
             AdminError::NotFound => "no such path; GET /docs shows the API".into(),
             AdminError::UnknownBackend => "no backend has this name".into(),
             AdminError::UnknownLimit => "the client has no limit of its own".into(),
@@ -157,8 +158,8 @@ impl AdminError {
     }
 
     /// As it is answered.
-    pub fn shown(&self) -> Shown {
-        Shown::new(self.status(), self.code(), self.message())
+    pub fn answer(&self) -> ErrorAnswer {
+        ErrorAnswer::new(self.status(), self.code(), self.message())
     }
 }
 
@@ -169,17 +170,14 @@ impl IntoResponse for AdminError {
         {
             tracing::warn!(%error, "an operator could not be answered");
         }
-        let Shown { status, body } = self.shown();
+        let ErrorAnswer { status, body } = self.answer();
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            _ => {}
+        if let AdminError::Unauthorized(why) = self {
+            headers.insert(header::WWW_AUTHENTICATE, why.challenge());
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
     }
@@ -224,6 +222,15 @@ pub fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
 impl From<AddError> for AdminError {
     fn from(error: AddError) -> AdminError {
         AdminError::Add(error)
+    }
+}
+
+impl From<NotServed> for AdminError {
+    fn from(why: NotServed) -> AdminError {
+        match why {
+            NotServed::Unknown => AdminError::NotFound,
+            NotServed::NotAcceptable => AdminError::NotAcceptable,
+        }
     }
 }
 

@@ -5,6 +5,8 @@ use axum::http::StatusCode;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
+use crate::web::json;
+
 use super::error::AdminError;
 
 /// The request's body, whole and within the limit.
@@ -35,12 +37,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// The object that `bytes` spell. serde alone would also take the fields' values in an
-/// array, which no contract mentions.
+/// The object that `bytes` spell.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AdminError> {
     let wrong = |why| AdminError::BadRequest(format!("the body is not as expected: {why}"));
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(wrong("not a JSON object".to_owned()));
-    }
-    serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))
+    json::object(bytes).map_err(wrong)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, join_all};
 use futures::poll;
-use merch_store::engine::{self, Asker, Engine, EngineError, EngineOptions, TEAM_PLACES};
+use merch_store::engine::{self, Engine, EngineError, EngineOptions, Party, TEAM_PLACES};
 use merch_store::shop::ledger::{Action, Answer, Command, Order, Receipt, Refusal};
 use merch_store::shop::{
     AccountId, Amount, BooksId, Fingerprint, IdempotencyKey, ItemName, LogNumber, Owner, Username,
@@ -75,7 +75,7 @@ async fn queue(
 ) -> Vec<BoxFuture<'_, Result<Answer, EngineError>>> {
     let mut answers = Vec::new();
     for command in commands {
-        let mut answer = engine.submit(Asker::Employee, command).boxed();
+        let mut answer = engine.submit(Party::Employee, command).boxed();
         assert!(poll!(&mut answer).is_pending(), "the writer is held up");
         answers.push(answer);
     }
@@ -169,7 +169,7 @@ async fn the_writer_finishes_the_queue_before_it_stops() {
         .map(|by| {
             let engine = engine.clone();
             tokio::spawn(
-                async move { engine.submit(Asker::Employee, people.buys(by, "pen")).await },
+                async move { engine.submit(Party::Employee, people.buys(by, "pen")).await },
             )
         })
         .collect();
@@ -265,15 +265,15 @@ async fn a_full_queue_has_places_left_for_the_team_and_not_for_others() {
 
     let full = Err(EngineError::QueueFull);
     assert_eq!(engine.admit(), Err(EngineError::QueueFull));
-    assert_eq!(engine.submit(Asker::Employee, people.buys(2, "pen")).await, full);
+    assert_eq!(engine.submit(Party::Employee, people.buys(2, "pen")).await, full);
     let mut team = Vec::new();
     for _ in 0..TEAM_PLACES {
-        let mut answer = engine.submit(Asker::Team, people.buys(3, "pen")).boxed();
+        let mut answer = engine.submit(Party::Team, people.buys(3, "pen")).boxed();
         assert!(poll!(&mut answer).is_pending());
         team.push(answer);
-        assert_eq!(engine.submit(Asker::Employee, people.buys(2, "pen")).await, full);
+        assert_eq!(engine.submit(Party::Employee, people.buys(2, "pen")).await, full);
     }
-    assert_eq!(engine.submit(Asker::Team, people.buys(3, "pen")).await, full);
+    assert_eq!(engine.submit(Party::Team, people.buys(3, "pen")).await, full);
 
     held_up.release().await;
     for answer in join_all(first.into_iter().chain(everybody).chain(team)).await {

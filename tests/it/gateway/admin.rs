@@ -114,6 +114,35 @@ async fn nothing_is_shown_or_done_without_the_token() {
 }
 
 #[tokio::test]
+async fn who_is_not_let_in_is_told_what_is_missing() {
+    let desk = Desk::open(&[A]).await;
+    let (bare, wrong) = ("Bearer", "Bearer error=\"invalid_token\"");
+    for (shown, said, challenge) in [
+        ("", "the admin token is required", bare),
+        ("Bearer ", "the admin token is required", bare),
+        (TOKEN, "the word Bearer is missing", bare),
+        ("Basic YTpi", "the word Bearer is missing", bare),
+        ("Bearer the token of the integration test", "the token is not", wrong),
+        ("Bearer x", "the token is not", wrong),
+    ] {
+        let request = desk.request(Method::GET, "/backends").header("Authorization", shown);
+        let response = request.send().await.unwrap();
+        assert_eq!(response.headers()["www-authenticate"], challenge, "{shown}");
+        let body: Value = response.json().await.unwrap();
+        assert!(body["errors"].as_str().unwrap().starts_with(said), "{shown}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_whose_name_is_no_text_is_not_found() {
+    let desk = Desk::open(&[A]).await;
+    for file in ["/docs/%FF", "/docs/nothing"] {
+        let (status, body) = told(desk.request(Method::GET, file)).await;
+        assert_eq!((status, &body["code"]), (404, &json!("not_found")), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_for_two_hosts_or_with_two_tokens_is_refused() {
     let desk = Desk::open(&[A]).await;
     let token = format!("authorization: Bearer {TOKEN}\r\n");
