@@ -220,7 +220,7 @@ impl<T: AsyncRead + AsyncWrite + Socket + Unpin> AsyncWrite for Courteous<T> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
     use super::*;
 
@@ -264,5 +264,25 @@ mod tests {
                 assert_eq!(seen(protocols, first, second).await, expected, "{at}");
             }
         }
+    }
+
+    impl Socket for DuplexStream {
+        fn is_reset(&self, _: &mut Context<'_>) -> bool {
+            false
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tunnel_that_closes_one_way_keeps_what_comes_the_other_way() {
+        let (mut client, io) = tokio::io::duplex(64);
+        let activity = Activity::new();
+        let mut io = Courteous::new(io, activity.clone(), Protocols::Http2);
+        activity.becomes_tunnel();
+        client.write_all(b"still here").await.unwrap();
+        io.shutdown().await.unwrap();
+        client.shutdown().await.unwrap();
+        let mut heard = String::new();
+        io.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "still here");
     }
 }

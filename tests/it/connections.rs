@@ -421,6 +421,21 @@ async fn what_is_no_request_is_refused_like_any_other() {
 }
 
 #[tokio::test]
+async fn what_is_no_request_behind_an_answer_with_a_body_is_refused_too() {
+    let servers = Servers::open().await;
+    for (server, address, headers) in servers.all() {
+        let mut client = Raw::connect(address).await;
+        for path in ["/docs", "/docs/swagger-ui-bundle.js", "/health/live"] {
+            client.says(format!("GET {path} HTTP/1.1\r\n{headers}\r\n")).await;
+            client.hears_an_answer().await;
+        }
+        client.says("\0\r\n\r\n").await;
+        let answer = client.hears_a_goodbye().await;
+        assert_eq!(refusal(&answer), (400, "invalid_request".into()), "{server}");
+    }
+}
+
+#[tokio::test]
 async fn http_2_is_refused_where_it_is_not_spoken() {
     let servers = Servers::open().await;
     for (server, address, _) in servers.all() {

@@ -1,15 +1,17 @@
 //! How connections through the gateway end: half of them at a time, and with every answer.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
 use crate::support::backend::ok;
-use crate::support::raw::{Raw, refusal, says_close, status};
-use crate::support::{Act, Backend, TestGateway};
+use crate::support::raw::{Raw, hears_a_head, refusal, says_close, status};
+use crate::support::{Act, Backend, TestGateway, eventually};
 
 /// More than is read of a body that nobody wants, and than sockets hold.
 const LARGE: usize = 6 * 1024 * 1024;
@@ -198,29 +200,54 @@ async fn what_only_looks_like_an_answer_to_nonsense_goes_through_as_it_is() {
 }
 
 #[tokio::test]
+async fn nonsense_behind_an_answer_that_came_in_pieces_is_refused_in_words() {
+    let (backend, gateway) = by_hand().await;
+    for (head, last) in [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n", "helloworld"),
+        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n", "5\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        let mut client = asks(gateway.address, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        let mut stream = heard_by(&backend).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        client.hears_until("\r\n\r\n").await;
+        stream.write_all(last.as_bytes()).await.unwrap();
+        client.hears_until(last).await;
+        client.says("\0\r\n\r\n").await;
+        let answer = client.hears_a_goodbye().await;
+        assert_eq!(refusal(&answer), (400, "invalid_request".into()), "{head}");
+        drop(stream);
+    }
+}
+
+#[tokio::test]
 async fn a_tunnel_whose_backend_closes_before_it_reads_loses_nothing() {
     let (backend, gateway) = by_hand().await;
-    let mut client = asks(gateway.address, WANTED).await;
+    let mut client = TcpStream::connect(gateway.address).await.unwrap();
+    client.write_all(WANTED.as_bytes()).await.unwrap();
     let mut stream = heard_by(&backend).await;
-    stream.write_all(SWITCHED.as_bytes()).await.unwrap();
-    client.hears_until("hello").await;
-    let speaking = async {
-        client.says(vec![b'x'; LARGE]).await;
-        client.finishes().await;
-        assert_eq!(client.hears_a_goodbye().await, "");
-    };
-    let listening = async {
-        // Much is under way by now, and more is waiting.
-        let mut some = vec![0; 32 * 1024];
-        while stream.peek(&mut some).await.unwrap() < some.len() {
-            tokio::task::yield_now().await;
+    stream.write_all(SWITCHED.strip_suffix("hello").unwrap().as_bytes()).await.unwrap();
+    hears_a_head(&mut client).await;
+    let (mut client, mut speaker) = client.into_split();
+    let said = Arc::<AtomicUsize>::default();
+    let counted = said.clone();
+    let speaking = tokio::spawn(async move {
+        for _ in 0..4 * LARGE / 1024 {
+            speaker.write_all(&[b'x'; 1024]).await.unwrap();
+            counted.fetch_add(1024, Ordering::Relaxed);
         }
-        stream.shutdown().await.unwrap();
-        let mut heard = Vec::new();
-        stream.read_to_end(&mut heard).await.unwrap();
-        assert_eq!(heard.len(), LARGE);
-    };
-    tokio::join!(speaking, listening);
+    });
+    let before = Cell::new(0);
+    eventually("no more goes into the tunnel", async || {
+        let now = said.load(Ordering::Relaxed);
+        now > 0 && before.replace(now) == now
+    })
+    .await;
+    stream.shutdown().await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    let mut heard = Vec::new();
+    stream.read_to_end(&mut heard).await.unwrap();
+    assert_eq!(heard.len(), 4 * LARGE);
+    speaking.await.unwrap();
 }
 
 #[tokio::test]
