@@ -40,7 +40,7 @@ async fn trade(recipient: impl Fn(&mut StdRng, usize) -> usize + Copy + Send + '
     let people = Bank::open(&database, CLIENTS, COINS).await;
     let mut replicas = Vec::new();
     for _ in 0..REPLICAS {
-        replicas.push(Process::replica(database.url().as_str()).await);
+        replicas.push(Process::patient_replica(database.url().as_str()).await);
     }
 
     let seed: u32 = rand::random();

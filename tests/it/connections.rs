@@ -13,6 +13,7 @@ use crate::gateway::admin::{Desk, TOKEN};
 use crate::support::backend::ok;
 use crate::support::person::PASSWORD;
 use crate::support::raw::{Raw, refusal, says_close, status};
+use crate::support::shop::Replica;
 use crate::support::{Act, Backend, TestGateway, TestShop, eventually};
 
 const HOURS: Duration = Duration::from_secs(7200);
@@ -350,7 +351,9 @@ async fn a_body_that_stops_is_408_and_an_order_that_takes_too_long_is_not() {
         config.database.statement_timeout = HOURS;
     })
     .await;
-    let alice = shop.logs_in("alice").await;
+    // A login may take longer than that.
+    let patient = Replica::patient(shop.database.url().as_str()).await;
+    let alice = patient.logs_in("alice").await;
     let headers = format!("Host: a\r\nAuthorization: Bearer {}\r\n", alice.token);
     for (request, expect) in [
         ("POST /api/auth", "Content-Length: 100\r\n\r\n{"),

@@ -99,7 +99,20 @@ impl Process {
         Process::replica_at("127.0.0.1:0", url, "500").await
     }
 
-    /// The same at `address`, which serves for `grace_ms` after it was asked to end.
+    /// One that waits for its database for as long as a busy machine may need.
+    pub async fn patient_replica(url: &str) -> Process {
+        let environment = [
+            ("MERCH__DATABASE__URL", url),
+            ("MERCH__DATABASE__MAX_CONNECTIONS", "4"),
+            ("MERCH__DATABASE__ACQUIRE_TIMEOUT_MS", "30000"),
+            ("MERCH__DATABASE__STATEMENT_TIMEOUT_MS", "30000"),
+            ("MERCH__HTTP__REQUEST_TIMEOUT_MS", "60000"),
+            ("MERCH__AUTH__JWT_SECRET", super::shop::SECRET),
+        ];
+        Process::serve_at("127.0.0.1:0", &[], &environment).await
+    }
+
+    /// A replica at `address`, which serves for `grace_ms` after it was asked to end.
     pub async fn replica_at(address: &str, url: &str, grace_ms: &str) -> Process {
         let environment = [
             ("MERCH__DATABASE__URL", url),
