@@ -25,7 +25,7 @@ use serde::Deserialize;
 
 use values::{
     Choice, choice, list, listening_address, milliseconds, milliseconds_or_none, path_unless_empty,
-    seconds, secret_unless_empty,
+    seconds, secret_unless_empty, switch,
 };
 
 use address::Network;
@@ -35,7 +35,7 @@ pub use file::SettingsFile;
 pub use gateway::{Gateway, MAX_BACKENDS, PathPattern};
 pub use origin::Origin;
 pub use upstream::{Admin, Ejection, HealthChecks, RetryBudget, Strategy, Upstream};
-pub use values::address;
+pub use values::{address, shown};
 
 /// What is built in, with every key explained.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -89,6 +89,7 @@ pub struct Database {
     pub acquire_timeout: Duration,
     #[serde(rename = "statement_timeout_ms", deserialize_with = "milliseconds")]
     pub statement_timeout: Duration,
+    #[serde(deserialize_with = "switch")]
     pub migrate: bool,
 }
 
@@ -144,6 +145,7 @@ pub struct Log {
     pub level: String,
     #[serde(deserialize_with = "choice")]
     pub format: LogFormat,
+    #[serde(deserialize_with = "switch")]
     pub access: bool,
     #[serde(deserialize_with = "path_unless_empty")]
     pub file: Option<PathBuf>,
@@ -178,6 +180,7 @@ pub struct Limits {
     pub max_keys: usize,
     #[serde(deserialize_with = "list")]
     pub nat64_prefixes: Vec<TranslationPrefix>,
+    #[serde(deserialize_with = "switch")]
     pub serve: bool,
 }
 
@@ -391,6 +394,8 @@ mod tests {
             ("MERCH__HTTP__ADDRESS", url, "\"postgres://...@db/shop\" is not IP:PORT"),
             ("MERCH__HTTP__BODY_LIMIT", url, "\"postgres://...@db/shop\" is not a whole"),
             ("MERCH__LOG__FORMAT", url, "\"postgres://...@db/shop\" is none of"),
+            ("MERCH__DATABASE__MIGRATE", url, "\"postgres://...@db/shop\" is neither true nor"),
+            ("MERCH__LOG__ACCESS", "u:hun://ter2@x", "\"...@x\" is neither true nor false"),
         ] {
             let error = load(&[(key, value)], None).unwrap_err();
             assert!(error.contains(said), "{key}={value}: {error}");

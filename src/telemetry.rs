@@ -17,7 +17,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
 
-use crate::config::{InvalidConfig, Log, LogFormat};
+use crate::config::{InvalidConfig, Log, LogFormat, shown};
 
 use lines::{Lines, Writing};
 use plain::Plain;
@@ -132,7 +132,8 @@ fn log_filter(level: &str) -> Result<EnvFilter, InvalidConfig> {
     // some program, and everything else falls silent.
     if let Some(wrong) = directives.iter().find(|directive| !is_directive(directive)) {
         let why = format!(
-            "{wrong:?} is neither a level ({}) nor a directive such as sqlx=debug",
+            "{} is neither a level ({}) nor a directive such as sqlx=debug",
+            shown(wrong),
             LEVELS.join(", ")
         );
         return Err(InvalidConfig::new("log.level", why));

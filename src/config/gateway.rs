@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::InvalidConfig;
 use super::address::{BackendUrl, Network};
 use super::upstream::{Admin, Upstream};
-use super::values::{list, listening_address, milliseconds, path_unless_empty, shown};
+use super::values::{list, listening_address, milliseconds, path_unless_empty, shown, switch};
 
 /// Backends that a gateway has room for.
 pub const MAX_BACKENDS: usize = 256;
@@ -50,7 +50,9 @@ pub struct Gateway {
     pub hidden_paths: Vec<PathPattern>,
     #[serde(deserialize_with = "list")]
     pub spending_paths: Vec<PathPattern>,
+    #[serde(deserialize_with = "switch")]
     pub drop_underscore_headers: bool,
+    #[serde(deserialize_with = "switch")]
     pub access_log: bool,
     pub upstream: Upstream,
     pub admin: Admin,

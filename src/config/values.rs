@@ -20,10 +20,35 @@ pub fn shown(text: &str) -> String {
 pub fn without_userinfo(text: &str) -> Cow<'_, str> {
     match text.rsplit_once('@') {
         Some((before, after)) => {
-            let scheme = before.find("://").map_or("", |end| &before[..end + "://".len()]);
+            let scheme = before.find("://").filter(|end| is_scheme(&before[..*end]));
+            let scheme = scheme.map_or("", |end| &before[..end + "://".len()]);
             format!("{scheme}...@{after}").into()
         }
         None => text.into(),
+    }
+}
+
+/// RFC 3986, 3.1; half of a password may stand before a colon, too.
+fn is_scheme(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+}
+
+/// A switch: a word that is none is not repeated as it stands.
+pub fn switch<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Switch(bool),
+        Word(String),
+    }
+    match Written::deserialize(value) {
+        Ok(Written::Switch(switch)) => Ok(switch),
+        Ok(Written::Word(word)) => match word.trim().to_ascii_lowercase().as_str() {
+            "1" | "true" | "on" | "yes" => Ok(true),
+            "0" | "false" | "off" | "no" => Ok(false),
+            _ => Err(D::Error::custom(format!("{} is neither true nor false", shown(&word)))),
+        },
+        Err(_) => Err(D::Error::custom("it is neither true nor false")),
     }
 }
 

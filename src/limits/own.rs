@@ -44,7 +44,8 @@ pub enum OwnLimitsError {
     /// See [`StoreError`].
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The change was sent, and what became of it was not heard.
+    /// The change was tried, and no answer says that it was made. A failure that changed nothing
+    /// is not told apart from one that did.
     #[error("nobody knows whether a change was made: {0}")]
     InDoubt(StoreError),
 }

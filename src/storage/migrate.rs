@@ -10,6 +10,8 @@ use super::error::silent;
 use super::session::{Purpose, Session};
 use super::{DatabaseOptions, StorageError, rights};
 
+use change::NO_LIMITS;
+
 static MIGRATOR: Migrator = sqlx::migrate!();
 
 /// The record of what was applied, where sqlx's own commands look for it.
@@ -157,7 +159,7 @@ impl Migrations {
     }
 
     /// The other sessions that this program uses on the database, whichever role they have: a word
-    /// a session, by which an operator finds it. Takes two seconds where there are any.
+    /// a session, by which an operator finds it. Takes two seconds where there are any, and behind a pooler.
     pub async fn other_sessions(&mut self) -> Result<Vec<String>, StorageError> {
         let looking = self.session.ask(|statements| {
             Box::pin(sqlx::query_as::<_, (String, bool)>(SESSIONS).fetch_all(statements))
@@ -256,10 +258,8 @@ impl Migrations {
     /// Fails if there is what the way back of migration `version` would lose.
     async fn check_losses(&mut self, version: i64) -> Result<(), StorageError> {
         for (_, sql, what) in LOSSES.iter().filter(|(losing, ..)| *losing == version) {
-            let looking = self
-                .session
-                .ask(|statements| Box::pin(sqlx::query_scalar(*sql).fetch_one(statements)));
-            if looking.await? {
+            let is_there = self.looks_through(sql).await;
+            if is_there.map_err(|error| StorageError::from(error).at(&self.location))? {
                 return Err(StorageError::Unusable(format!(
                     "{}: migration {version:04} cannot be reverted, and nothing was: the history \
                      has {what}; stay with this release",
@@ -268,6 +268,15 @@ impl Migrations {
             }
         }
         Ok(())
+    }
+
+    /// The answer of a statement that may read all of the history, and takes what that takes.
+    async fn looks_through(&mut self, sql: &'static str) -> Result<bool, sqlx::Error> {
+        let begin = self.session.transaction(READ_COMMITTED, NO_LIMITS);
+        self.session.execute(begin).await?;
+        let answer = sqlx::query_scalar(sql).fetch_one(self.session.statements()).await?;
+        self.session.execute("COMMIT").await?;
+        Ok(answer)
     }
 
     fn lacks(&self, rights: &str) -> StorageError {

@@ -214,6 +214,12 @@ impl Parameters {
                 let setting = &other["options[".len()..other.len() - 1];
                 self.options.push((setting.to_owned(), value.to_owned()));
             }
+            // It may be the other half of the password.
+            _ if self.password.is_some() => {
+                return Err(InvalidUrl(
+                    "an unknown parameter after the password; a & in a value is written %26".into(),
+                ));
+            }
             other => return Err(InvalidUrl(format!("unknown parameter {}", shown(other)))),
         }
         Ok(())
@@ -399,6 +405,7 @@ mod tests {
             ("postgres://u@x:4711/hunter2@db/shop", "percent-encoded"),
             ("postgres:///shop?password=hunter2@db", "percent-encoded"),
             ("postgres://u@db/shop?password=hun&ter2", "no = behind its name"),
+            ("postgres://u@db/shop?password=hun&ter2=", "a & in a value is written %26"),
             ("postgres://u@db/shop?user=%FF", "the \"user\" is not UTF-8"),
             ("postgres://u@db/shop?password=hunter2%00", "the \"password\" has a NUL"),
             ("postgres://u@db/shop?%00=hunter2", "the name of a parameter has a NUL"),

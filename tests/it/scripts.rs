@@ -51,10 +51,20 @@ impl Caller {
     }
 
     fn calls(&self, script: &Path, arguments: &[&str]) -> Output {
+        self.calls_with(&[], script, arguments)
+    }
+
+    fn calls_with(
+        &self,
+        environment: &[(&str, &str)],
+        script: &Path,
+        arguments: &[&str],
+    ) -> Output {
         let _ = std::fs::remove_file(&self.record);
         let mut command = Command::new(script);
         command.args(arguments).current_dir(&self.folder).env("RECORD", &self.record);
         command.env_remove("MERCH_BINARY").env_remove("MERCH__DATA_DIR");
+        command.envs(environment.iter().copied());
         command.env("PATH", &self.path).env("CDPATH", "/:/usr").output().unwrap()
     }
 
@@ -150,6 +160,14 @@ fn the_shop_is_run_where_the_caller_stands_and_keeps_its_data_here() {
         assert!(ran.ends_with(&format!("-- {}|{data}", arguments.join(" "))), "{ran}");
         assert!(ran.contains(&format!("--manifest-path {ROOT}/Cargo.toml")), "{ran}");
     }
+}
+
+#[test]
+fn a_data_folder_that_is_set_and_empty_is_left_for_the_program_to_refuse() {
+    let caller = Caller::new();
+    caller.calls_with(&[("MERCH__DATA_DIR", "")], &script("run"), &["openapi"]);
+    let worked = caller.worked();
+    assert!(worked.last().unwrap().ends_with("-- openapi|"), "{worked:?}");
 }
 
 #[test]

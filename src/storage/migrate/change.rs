@@ -29,7 +29,7 @@ const UNLOCK: &str = "SELECT pg_advisory_unlock(4783208161327654)";
 const TURN_TIMEOUT: &str = "SET LOCAL lock_timeout = '200ms'";
 
 /// A migration takes what it takes.
-const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+pub(super) const NO_LIMITS: &str = "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
                          SET LOCAL idle_in_transaction_session_timeout = 0;";
 
 /// The longest pause before a change is tried again.
@@ -65,8 +65,8 @@ const LOCKS: Obstacle = Obstacle {
 };
 
 impl Migrations {
-    /// Carries `migration` out, whichever way it leads, unless another process was quicker:
-    /// `false`. It is tried again where it did not get a lock in the time that it allows itself:
+    /// Carries `migration` out, whichever way it leads; `false` where another process has applied
+    /// it meanwhile. It is tried again where it did not get a lock in the time that it allows itself:
     /// to go on waiting would keep everybody else waiting behind it.
     pub(super) async fn change(
         &mut self,
