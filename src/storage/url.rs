@@ -41,6 +41,7 @@ struct Parameters {
     port: Option<u16>,
     user: Option<String>,
     password: Option<String>,
+    password_is_a_parameter: bool,
     database: Option<String>,
     application_name: Option<String>,
     ssl_mode: Option<PgSslMode>,
@@ -189,7 +190,10 @@ impl Parameters {
             }
             "port" => self.port = Some(port(value.parse().ok())?),
             "user" => self.user = text(),
-            "password" => self.password = text(),
+            "password" => {
+                self.password = text();
+                self.password_is_a_parameter = true;
+            }
             "dbname" => self.database = text(),
             "application_name" => self.application_name = text(),
             "sslmode" | "ssl-mode" => self.ssl_mode = Some(ssl_mode(value)?),
@@ -215,7 +219,7 @@ impl Parameters {
                 self.options.push((setting.to_owned(), value.to_owned()));
             }
             // It may be the other half of the password.
-            _ if self.password.is_some() => {
+            _ if self.password_is_a_parameter => {
                 return Err(InvalidUrl(
                     "an unknown parameter after the password; a & in a value is written %26".into(),
                 ));
