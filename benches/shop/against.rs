@@ -19,8 +19,8 @@ use super::world::{Replica, World};
 /// The scenarios, by the names under which they are run.
 pub const NAMES: [&str; 4] = ["uniform", "hot", "replicas", "info"];
 
-/// Long enough that everybody has been seen once.
-const WARM_UP: Duration = Duration::from_secs(8);
+/// Long enough that most people have been seen once, by each of two replicas, too.
+const WARM_UP: Duration = Duration::from_secs(20);
 
 /// One of the two builds, with as many replicas as the scenario wants.
 struct Side<'world, R> {
