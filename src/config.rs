@@ -379,6 +379,30 @@ mod tests {
     }
 
     #[test]
+    fn a_switch_is_written_as_people_write_one_and_nothing_else_is_one() {
+        for (written, expected) in [
+            ("true", Some(true)),
+            ("'on'", Some(true)),
+            ("' Yes '", Some(true)),
+            ("1", Some(true)),
+            ("false", Some(false)),
+            ("'OFF'", Some(false)),
+            ("'no'", Some(false)),
+            ("'0'", Some(false)),
+            ("2", None),
+            ("1.0", None),
+            ("''", None),
+            ("'perhaps'", None),
+            ("[true]", None),
+        ] {
+            let config = load(&[], Some(&format!("[log]\naccess = {written}\n")));
+            assert_eq!(config.as_ref().ok().map(|it| it.log.access), expected, "{written}");
+            let refused = config.err().is_none_or(|said| said.contains("neither true nor false"));
+            assert!(refused, "{written}");
+        }
+    }
+
+    #[test]
     fn a_secret_where_it_does_not_belong_is_refused_without_being_shown() {
         let url = "postgres://merch:hunter2@db/shop";
         for (key, value, said) in [

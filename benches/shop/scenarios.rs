@@ -430,22 +430,30 @@ fn send(buffer: &mut Vec<u8>, tokens: &Arc<Vec<String>>, me: u32, to: u32) {
     .expect("a buffer takes everything");
 }
 
-/// 100 transfers each way for the first so many people, in mixed order.
+/// 100 transfers each way for the first so many people, in mixed order. Releases from before the
+/// head of the log number their rows by a sequence.
 pub async fn give_history(world: &World, readers: u32) -> anyhow::Result<()> {
     world
         .execute(&format!(
-            "INSERT INTO history (id, from_id, to_id, amount)
-             SELECT log_head.id + row_number() OVER (ORDER BY step, reader),
+            "INSERT INTO history (id, from_id, to_id, amount) OVERRIDING SYSTEM VALUE
+             SELECT newest + row_number() OVER (ORDER BY step, reader),
                     1 + reader % {readers}, 1 + (reader + 1 + step % ({readers} - 1)) % {readers}, 1
-             FROM log_head, generate_series(1, 100) AS step, generate_series(1, {readers}) AS reader;
-             UPDATE log_head SET id = (SELECT max(id) FROM history);
+             FROM (SELECT coalesce(max(id), 0) AS newest FROM history) AS log,
+                  generate_series(1, 100) AS step, generate_series(1, {readers}) AS reader;
+             SELECT setval(pg_get_serial_sequence('history', 'id'), max(id)) FROM history;
+             DO $$ BEGIN
+                 IF to_regclass('log_head') IS NOT NULL THEN
+                     UPDATE log_head SET id = (SELECT max(id) FROM history);
+                 END IF;
+             END $$;
              ANALYZE history"
         ))
         .await
 }
 
-/// Fills the history up to so many rows, all of them other people's than the watched. The rows are for their number: no
-/// balance knows of them, and their foreign keys are true without being checked.
+/// Fills the history up to so many rows, all of them other people's than the watched. The rows
+/// are for their number: no balance knows of them, and their foreign keys are true without being
+/// checked.
 async fn fill_history(world: &World, rows: u64) -> anyhow::Result<()> {
     let others = PEOPLE - WATCHED;
     world

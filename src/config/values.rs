@@ -39,16 +39,19 @@ pub fn switch<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
     #[serde(untagged)]
     enum Written {
         Switch(bool),
+        Number(i64),
         Word(String),
     }
-    match Written::deserialize(value) {
-        Ok(Written::Switch(switch)) => Ok(switch),
-        Ok(Written::Word(word)) => match word.trim().to_ascii_lowercase().as_str() {
-            "1" | "true" | "on" | "yes" => Ok(true),
-            "0" | "false" | "off" | "no" => Ok(false),
-            _ => Err(D::Error::custom(format!("{} is neither true nor false", shown(&word)))),
-        },
-        Err(_) => Err(D::Error::custom("it is neither true nor false")),
+    let word = match Written::deserialize(value) {
+        Ok(Written::Switch(switch)) => return Ok(switch),
+        Ok(Written::Number(number)) => number.to_string(),
+        Ok(Written::Word(word)) => word,
+        Err(_) => return Err(D::Error::custom("it is neither true nor false")),
+    };
+    match word.trim().to_ascii_lowercase().as_str() {
+        "1" | "true" | "on" | "yes" => Ok(true),
+        "0" | "false" | "off" | "no" => Ok(false),
+        _ => Err(D::Error::custom(format!("{} is neither true nor false", shown(&word)))),
     }
 }
 

@@ -159,7 +159,8 @@ impl Migrations {
     }
 
     /// The other sessions that this program uses on the database, whichever role they have: a word
-    /// a session, by which an operator finds it. Takes two seconds where there are any, and behind a pooler.
+    /// a session, by which an operator finds it. Takes two seconds where there are any, and
+    /// behind a pooler.
     pub async fn other_sessions(&mut self) -> Result<Vec<String>, StorageError> {
         let looking = self.session.ask(|statements| {
             Box::pin(sqlx::query_as::<_, (String, bool)>(SESSIONS).fetch_all(statements))

@@ -26,7 +26,7 @@ pub struct Names {
 }
 
 /// Which name goes with which number, by a keyed digest of both: every order asks, and a name
-/// itself would be several places of memory away (1 us in 27 of what an order costs the shop).
+/// itself would be several places of memory away. Decision 16 has what that costs.
 #[derive(Debug)]
 struct Owners {
     digests: Box<[AtomicU64]>,

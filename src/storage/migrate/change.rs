@@ -66,8 +66,8 @@ const LOCKS: Obstacle = Obstacle {
 
 impl Migrations {
     /// Carries `migration` out, whichever way it leads; `false` where another process has applied
-    /// it meanwhile. It is tried again where it did not get a lock in the time that it allows itself:
-    /// to go on waiting would keep everybody else waiting behind it.
+    /// it meanwhile. It is tried again where it did not get a lock in the time that it allows
+    /// itself: to go on waiting would keep everybody else waiting behind it.
     pub(super) async fn change(
         &mut self,
         migration: &'static Migration,
